@@ -1,0 +1,1 @@
+"""The tasks: one folder each; its name is the environment id."""

@@ -1,0 +1,1 @@
+"""fastkernels_env."""

@@ -1,0 +1,97 @@
+"""Input recipes that tasks share: activations, parameters, sequence lengths, routing.
+
+Values matter: zeros or plain normal inputs let wrong kernels pass and make right ones look faster than they are.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from .types import Regime
+
+OUTLIER_SHARE = 1e-3
+
+
+class Draw:
+    """Seeded generators for one set of inputs.
+
+    Args:
+        seed: Seeds the values.
+        shared_seed: Seeds the structure that every entry of a timing ring has in common.
+        regime: How values and structure are drawn.
+        device: Torch device on which tensors are made.
+    """
+
+    def __init__(self, seed: int, shared_seed: int, regime: Regime, device: str) -> None:
+        self.regime = regime
+        self.device = device
+        self.generator = torch.Generator(device).manual_seed(seed)
+        self.host = torch.Generator("cpu").manual_seed(seed)
+        self.shared = torch.Generator("cpu").manual_seed(shared_seed)
+
+    def normal(self, shape: tuple[int, ...], dtype: torch.dtype, scale: float = 1.0) -> torch.Tensor:
+        """Standard normal values times `scale`, of `shape` and `dtype`."""
+        values = torch.randn(shape, generator=self.generator, device=self.device, dtype=torch.float32)
+        return values.mul_(scale).to(dtype)
+
+    def activation(self, shape: tuple[int, ...], dtype: torch.dtype, scale: float = 1.0) -> torch.Tensor:
+        """Activations of `shape`: in the `NORMAL` regime standard normal; otherwise with a log-normal scale per channel (last
+        dimension, sigma 0.5) and 0.1 % outliers at 20 to 50 times the scale."""
+        values = torch.randn(shape, generator=self.generator, device=self.device, dtype=torch.float32)
+        if self.regime is not Regime.NORMAL and values.numel():
+            channels = torch.randn(shape[-1], generator=self.generator, device=self.device)
+            values.mul_(channels.mul_(0.5).exp_())
+            count = max(1, int(values.numel() * OUTLIER_SHARE))
+            where = torch.randint(values.numel(), (count,), generator=self.generator, device=self.device)
+            factor = torch.rand(count, generator=self.generator, device=self.device).mul_(30).add_(20)
+            sign = torch.randint(2, (count,), generator=self.generator, device=self.device).mul_(2).sub_(1)
+            values.view(-1)[where] = factor * sign
+        return values.mul_(scale).to(dtype)
+
+    def parameter(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+        """A norm's weight: never ones, so that a kernel that ignores it fails. Uniform in [0.70, 1.30]."""
+        values = torch.rand(shape, generator=self.generator, device=self.device)
+        shift = torch.rand(shape, generator=self.generator, device=self.device)
+        return values.mul_(0.5).add_(0.75).add_(shift.mul_(0.1).sub_(0.05)).to(dtype)
+
+    def matrix(self, shape: tuple[int, ...], dtype: torch.dtype, fan_in: int) -> torch.Tensor:
+        """A projection's weight: normal with standard deviation ``1 / sqrt(fan_in)``, so that outputs are of order one."""
+        return self.normal(shape, dtype, 1 / math.sqrt(fan_in))
+
+    def lengths(self, count: int, median: float, sigma: float, low: int, high: int) -> torch.Tensor:
+        """`count` sequence lengths (int64, on the host): log-normal, clipped to [low, high].
+
+        The multiset comes from `shared`, so that every entry of a ring costs the same; the order is this draw's own. In the
+        `SKEWED` regime one sequence has the full length `high` and the others are short.
+        """
+        if self.regime is Regime.SKEWED:
+            lengths = torch.randint(low, max(low + 1, min(high, 4 * low)), (count,), generator=self.shared)
+            lengths[:1] = high
+        else:
+            spread = torch.randn(count, generator=self.shared).mul_(sigma).exp_().mul_(median)
+            lengths = spread.round_().long().clamp_(low, high)
+        return lengths[torch.randperm(count, generator=self.host)]
+
+    def permutation(self, count: int) -> torch.Tensor:
+        """A random permutation (int64, on the host)."""
+        return torch.randperm(count, generator=self.host)
+
+    def routing(self, tokens: int, experts: int, top_k: int, zipf: float = 0.8) -> tuple[torch.Tensor, torch.Tensor]:
+        """Expert choice of every token: ids int64 ``[tokens, top_k]`` (distinct in a row) and normalised float32 weights, on the host.
+
+        Gumbel top-k over a Zipf popularity whose expert order is permuted per draw. In the `SKEWED` regime a hot set of an eighth
+        of the experts takes all tokens and the other experts stay empty; in the `NORMAL` regime routing is uniform.
+        """
+        popularity = torch.zeros(experts)
+        if self.regime is Regime.SKEWED:
+            popularity[max(top_k, experts // 8):] = -1e9
+        elif self.regime is Regime.REALISTIC:
+            popularity = -zipf * torch.arange(1, experts + 1, dtype=torch.float32).log()
+        noise = torch.rand(tokens, experts, generator=self.shared).clamp_(1e-9, 1 - 1e-7)
+        scores = popularity - (-noise.log()).log()
+        ids = scores.topk(top_k, dim=1).indices
+        ids = torch.randperm(experts, generator=self.host)[ids]
+        weights = torch.rand(tokens, top_k, generator=self.host).mul_(2).exp_()
+        return ids, weights / weights.sum(1, keepdim=True)

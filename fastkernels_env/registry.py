@@ -1,0 +1,113 @@
+"""One registry for every task, ours and a third party's.
+
+Tasks are folders: those of the package (``fastkernels_env/envs``), those below the directories in ``FASTKERNELS_ENV_PATH``, and
+those handed to `register_task`. Listing names imports nothing; a task's code is imported when the task is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import sys
+from pathlib import Path
+from types import ModuleType
+
+from .task import Task, TaskError
+
+_PACKAGE = f"{__package__}.envs"
+_USER_PACKAGE = "fastkernels_user_tasks"
+_registered: dict[str, Path] = {}
+_loaded: dict[Path, Task] = {}
+
+
+def task_folders() -> dict[str, Path]:
+    """Folder of every known task, by name, sorted."""
+    roots = [_builtin_root(), *(Path(p) for p in os.environ.get("FASTKERNELS_ENV_PATH", "").split(os.pathsep) if p)]
+    found = {path.parent.name: path.parent for root in roots for path in root.glob("*/task.py")}
+    return dict(sorted((found | _registered).items()))
+
+
+def register_task(folder: str | os.PathLike[str]) -> str:
+    """Add a task folder and its Gymnasium id.
+
+    Args:
+        folder: A folder that holds ``task.py``.
+
+    Returns:
+        The task's name, which is the folder's.
+
+    Raises:
+        TaskError: There is no ``task.py`` in it, or it defines no valid task.
+    """
+    path = Path(folder).resolve()
+    if not (path / "task.py").is_file():
+        raise TaskError(f"expected a task folder with a task.py, found none in {path}")
+    _registered[path.name] = path
+    load_task(path.name)
+    from .registration import register_envs
+
+    register_envs()
+    return path.name
+
+
+def load_task(name: str) -> Task:
+    """The task of that name.
+
+    Raises:
+        TaskError: No such task, or its ``task.py`` cannot be used; the message says which and why.
+    """
+    folders = task_folders()
+    if name not in folders:
+        raise TaskError(f"unknown task {name!r}; known are: {', '.join(folders)}")
+    folder = folders[name].resolve()
+    if folder not in _loaded:
+        _loaded[folder] = _import(folder)
+    return _loaded[folder]
+
+
+def _builtin_root() -> Path:
+    spec = importlib.util.find_spec(_PACKAGE)
+    assert spec and spec.submodule_search_locations
+    return Path(next(iter(spec.submodule_search_locations)))
+
+
+def _import(folder: Path) -> Task:
+    try:
+        module = _import_module(folder)
+    except Exception as error:
+        raise TaskError(f"task {folder.name!r}: {folder / 'task.py'} cannot be imported: {type(error).__name__}: {error}") from error
+    task = getattr(module, "TASK", None)
+    if not isinstance(task, Task):
+        raise TaskError(f"task {folder.name!r}: task.py must define TASK, an instance of a Task subclass; found {task!r}")
+    task.folder = folder
+    _validate(task)
+    return task
+
+
+def _import_module(folder: Path) -> ModuleType:
+    if folder.parent == _builtin_root().resolve():
+        return importlib.import_module(f"{_PACKAGE}.{folder.name}.task")
+    name = f"{_USER_PACKAGE}.{folder.name}"
+    spec = importlib.util.spec_from_file_location(name, folder / "task.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def _validate(task: Task) -> None:
+    name = task.folder.name
+    for attribute in ("entry", "summary", "semantics", "mirrors", "level", "category", "architectures", "signature", "baselines"):
+        if not hasattr(task, attribute):
+            raise TaskError(f"task {name!r} lacks the class attribute {attribute!r}; the task author's guide lists them all")
+    if task.level not in ("L1", "L2", "L3", "L4"):
+        raise TaskError(f"task {name!r}: level must be L1, L2, L3 or L4, it is {task.level!r}")
+    if not task.outputs:
+        raise TaskError(f"task {name!r}: its signature has no output; mark one argument Output or InOut")
+    for baseline in task.baselines:
+        if not (task.folder / "baselines" / baseline.file).is_file():
+            raise TaskError(f"task {name!r}: baseline {baseline.name!r} needs baselines/{baseline.file}, which does not exist")
+    if not any(task.workloads(device) for device in ("cpu", "cuda")):
+        raise TaskError(f"task {name!r}: workloads.jsonl holds no workload")

@@ -1,0 +1,352 @@
+"""The task contract: everything that one kernel task states about itself.
+
+A task is one folder. Its ``task.py`` defines a `Task` subclass and an instance named ``TASK``; beside it lie ``workloads.jsonl``
+(public shapes), ``baselines/`` (production implementations), ``seeds/`` (accepted solutions, one per device language) and
+``mutants.toml`` (edits of the seeds that must be rejected). Nothing outside the folder changes when a task is added.
+"""
+
+from __future__ import annotations
+
+import abc
+import ast
+import enum
+import operator
+import random
+import tomllib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Union
+
+import msgspec
+
+from .types import Language, Regime
+
+if TYPE_CHECKING:
+    import torch
+
+    from .recipes import Draw
+
+    Value = Union["torch.Tensor", int, float, bool]
+
+
+class TaskError(Exception):
+    """A task folder that cannot be used. The message names the task, what was expected and what came."""
+
+
+class Role(enum.StrEnum):
+    """What an entry may do with an argument."""
+
+    OUTPUT = "output"
+    """Written in full, never read: it arrives poisoned."""
+    INOUT = "inout"
+    """Read and mutated in place."""
+    INPUT = "input"
+    WEIGHT = "weight"
+    """A parameter: constant between calls; `prepare` may repack it."""
+    METADATA = "metadata"
+    """Page tables, routing counts, positions: `plan` may digest it on the host."""
+    SCALAR = "scalar"
+
+
+class Arg(msgspec.Struct, frozen=True):
+    """One argument of the entry, in order.
+
+    ``shape`` holds integers and expressions over the workload's sizes (``"2*I"``, ``"B+1"``). ``dtype`` is a torch dtype name, or
+    ``"dtype"`` for the workload's own; for scalars ``"float"``, ``"int"`` or ``"bool"``. ``row_stride`` names the size that holds
+    the distance between two rows (dimension 0) in elements; where a workload lacks it the argument is contiguous.
+    """
+
+    name: str
+    role: Role
+    shape: tuple[str | int, ...] = ()
+    dtype: str = "dtype"
+    row_stride: str | None = None
+    doc: str = ""
+
+
+def Output(name: str, *shape: str | int, dtype: str = "dtype", row_stride: str | None = None, doc: str = "") -> Arg:
+    """An argument that the entry writes in full."""
+    return Arg(name, Role.OUTPUT, shape, dtype, row_stride, doc)
+
+
+def InOut(name: str, *shape: str | int, dtype: str = "dtype", row_stride: str | None = None, doc: str = "") -> Arg:
+    """An argument that the entry reads and mutates."""
+    return Arg(name, Role.INOUT, shape, dtype, row_stride, doc)
+
+
+def Input(name: str, *shape: str | int, dtype: str = "dtype", row_stride: str | None = None, doc: str = "") -> Arg:
+    """An argument that the entry only reads."""
+    return Arg(name, Role.INPUT, shape, dtype, row_stride, doc)
+
+
+def Weight(name: str, *shape: str | int, dtype: str = "dtype", row_stride: str | None = None, doc: str = "") -> Arg:
+    """A parameter of the layer: constant between calls."""
+    return Arg(name, Role.WEIGHT, shape, dtype, row_stride, doc)
+
+
+def Metadata(name: str, *shape: str | int, dtype: str = "int32", doc: str = "") -> Arg:
+    """Integers that describe the batch: page tables, routing, positions."""
+    return Arg(name, Role.METADATA, shape, dtype, None, doc)
+
+
+def Scalar(name: str, dtype: str, doc: str = "") -> Arg:
+    """A host number: ``float``, ``int`` or ``bool``."""
+    return Arg(name, Role.SCALAR, (), dtype, None, doc)
+
+
+class Gate(msgspec.Struct, frozen=True):
+    """Per-element tolerance: ``|actual - expected| <= atol + rtol * |expected|``."""
+
+    atol: float
+    rtol: float
+
+
+class Numerics(msgspec.Struct, frozen=True, kw_only=True):
+    """How close outputs must be to the oracle.
+
+    Attributes:
+        gates: Verification tolerance by output dtype. At least 99 % of elements must be inside, none past 10 gates.
+        smoke: The loose tolerance that common benchmarks use, by output dtype.
+        outputs: Gates of single outputs that differ from their dtype's.
+        rms_floor: Smallest relative RMS limit by output dtype: what honest reorderings of a sum cost.
+    """
+
+    name: str
+    gates: dict[str, Gate]
+    smoke: dict[str, Gate] = msgspec.field(
+        default_factory=lambda: {
+            "float32": Gate(1e-4, 1e-4), "float64": Gate(1e-4, 1e-4), "float16": Gate(1e-2, 1e-2), "bfloat16": Gate(1e-2, 1e-2)
+        }
+    )
+    outputs: dict[str, Gate] = {}
+    rms_floor: dict[str, float] = msgspec.field(
+        default_factory=lambda: {"float32": 1e-5, "float64": 1e-9, "float16": 0.0, "bfloat16": 0.0}
+    )
+
+
+N1 = Numerics(
+    name="N1",
+    gates={"float16": Gate(1e-2, 1e-2), "bfloat16": Gate(1e-2, 1e-2), "float32": Gate(1e-5, 1e-3), "float64": Gate(1e-5, 1e-3)},
+)
+"""16-bit results with fp32 accumulation; fp32 at 1e-5 absolute and 1e-3 relative, TF32 not legal."""
+
+
+class Cost(msgspec.Struct, frozen=True):
+    """Compulsory work of one call: bytes moved (inputs once, outputs once) and floating-point operations."""
+
+    bytes: int
+    flops: int
+
+
+class Workload(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One shape of a task, as production sees it."""
+
+    name: str
+    device: str
+    """``cpu`` or ``cuda``."""
+    dtype: str
+    sizes: dict[str, int]
+    count: int = 1
+    """How often production calls this shape: the weight of its time in the score."""
+    source: str = ""
+    """Model, layer and serving situation that the shape comes from."""
+    params: dict[str, float] = {}
+    """Parameters of the input distribution (page pool, length median, skew)."""
+    smoke: bool = False
+    """The shape of the smoke check; the first workload of a device if none is marked."""
+
+
+class Baseline(msgspec.Struct, frozen=True, kw_only=True):
+    """A production implementation of the task.
+
+    ``file`` is a Python module in the task's ``baselines/`` folder that defines the entry (and perhaps `prepare` and `plan`).
+    ``compile`` wraps that entry in ``torch.compile``. ``requires`` names the import that must succeed.
+    """
+
+    name: str
+    file: str
+    devices: tuple[str, ...] = ("cpu", "cuda")
+    compile: bool = False
+    requires: str = ""
+
+
+class Mutant(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A seed with one edit that makes it wrong. ``find`` must occur exactly once in the seed."""
+
+    name: str
+    seed: str
+    """File name in ``seeds/``."""
+    find: str
+    replace: str
+    expect: tuple[str, ...] = ("wrong", "silent_error")
+    """Outcomes that count as caught."""
+
+
+Range = tuple[int, int]
+
+
+class Task(abc.ABC):
+    """One kernel task. Subclasses set the class attributes and define `inputs`, `oracle` and `cost`."""
+
+    entry: ClassVar[str]
+    """Name of the function that a submission defines."""
+    version: ClassVar[int] = 1
+    summary: ClassVar[str]
+    """One sentence."""
+    semantics: ClassVar[str]
+    """Exact definition, as the prompt states it."""
+    mirrors: ClassVar[str]
+    """The production op whose interface this is."""
+    level: ClassVar[str]
+    """``L1`` (op), ``L2`` (fused op), ``L3`` (layer), ``L4`` (end-to-end)."""
+    category: ClassVar[str]
+    architectures: ClassVar[tuple[str, ...]]
+    signature: ClassVar[tuple[Arg, ...]]
+    numerics: ClassVar[Numerics] = N1
+    baselines: ClassVar[tuple[Baseline, ...]]
+    regimes: ClassVar[tuple[Regime, ...]] = (Regime.REALISTIC, Regime.EMPTY)
+    ragged: ClassVar[Mapping[str, Mapping[str, Range]]]
+    """By device: inclusive ranges of the sizes that hidden workloads draw anew."""
+    batch: ClassVar[str] = "T"
+    """The size that is zero in the `EMPTY` regime."""
+
+    folder: Path
+    """Set by the registry."""
+
+    @abc.abstractmethod
+    def inputs(self, workload: Workload, draw: Draw) -> dict[str, Value]:
+        """Values of every argument but the outputs, by name, on ``draw.device``.
+
+        Args:
+            workload: Sizes (completed by `complete`), dtype and distribution parameters.
+            draw: Seeded generators for the regime. Draw structure that all entries of a timing ring must share (sequence lengths,
+                routing histograms) from ``draw.shared``.
+        """
+
+    @abc.abstractmethod
+    def oracle(self, args: Mapping[str, Value]) -> dict[str, torch.Tensor]:
+        """Expected content of every output and in-out argument, in float64 (integers as they are). Must not mutate ``args``."""
+
+    @abc.abstractmethod
+    def cost(self, workload: Workload, args: Mapping[str, Value]) -> Cost:
+        """Compulsory bytes and FLOPs of one call on these inputs."""
+
+    def complete(self, sizes: Mapping[str, int]) -> dict[str, int]:
+        """Sizes with the dependent ones (capacities, padded lengths) filled in."""
+        return dict(sizes)
+
+    @property
+    def outputs(self) -> tuple[Arg, ...]:
+        """Arguments that the entry writes: outputs and in-out ones."""
+        return tuple(arg for arg in self.signature if arg.role in (Role.OUTPUT, Role.INOUT))
+
+    def workloads(self, device: str) -> list[Workload]:
+        """Public workloads of a device kind, in file order."""
+        return [w for w in read_workloads(self.folder / "workloads.jsonl", self.folder.name) if w.device == device]
+
+    def smoke_workload(self, device: str) -> Workload:
+        """The public workload of the smoke check."""
+        public = self.workloads(device)
+        if not public:
+            raise TaskError(f"task {self.folder.name!r} has no public workload for device {device!r}; add one to workloads.jsonl")
+        return next((w for w in public if w.smoke), public[0])
+
+    def hidden_workloads(self, device: str, rng: random.Random, count: int) -> list[Workload]:
+        """Workloads with ragged sizes around the public ones, drawn anew for an evaluation."""
+        public = self.workloads(device)
+        return [self._hidden(device, rng, public[rng.randrange(len(public))], index) for index in range(count)]
+
+    def _hidden(self, device: str, rng: random.Random, base: Workload, index: int) -> Workload:
+        drawn = {symbol: rng.randint(low, high) for symbol, (low, high) in self.ragged[device].items()}
+        return msgspec.structs.replace(base, name=f"hidden-{index + 1}", sizes={**base.sizes, **drawn}, count=0, smoke=False)
+
+    def seeds(self) -> dict[str, str]:
+        """Seed solutions by file name (``cpu.cpp``, ``triton.py``, ``cuda.cu``)."""
+        files = sorted(path for path in (self.folder / "seeds").iterdir() if path.suffix in SEED_LANGUAGE)
+        return {path.name: path.read_text() for path in files}
+
+    def mutants(self) -> list[Mutant]:
+        """Edits of the seeds that the judge must reject."""
+        path = self.folder / "mutants.toml"
+        if not path.exists():
+            return []
+        return msgspec.convert(tomllib.loads(path.read_text()).get("mutant", []), list[Mutant])
+
+    def mutate(self, mutant: Mutant) -> str:
+        """Source of a mutant.
+
+        Raises:
+            TaskError: ``find`` does not occur exactly once in the seed.
+        """
+        source = self.seeds()[mutant.seed]
+        if source.count(mutant.find) != 1:
+            raise TaskError(
+                f"mutant {mutant.name!r} of {self.folder.name!r}: its 'find' text must occur once in seeds/{mutant.seed}, "
+                f"it occurs {source.count(mutant.find)} times; make it longer or follow the seed"
+            )
+        return source.replace(mutant.find, mutant.replace)
+
+
+SEED_LANGUAGE = {".cpp": Language.CPP, ".cu": Language.CUDA, ".py": Language.PYTHON}
+
+
+def read_workloads(path: Path, task: str) -> list[Workload]:
+    """Decode a ``workloads.jsonl`` file.
+
+    Raises:
+        TaskError: A line is no valid workload; the message names file and line.
+    """
+    workloads = []
+    for number, line in enumerate(path.read_text().splitlines(), 1):
+        if line.strip():
+            try:
+                workloads.append(msgspec.json.decode(line, type=Workload))
+            except msgspec.DecodeError as error:
+                raise TaskError(f"task {task!r}: {path.name} line {number} is no workload: {error}") from error
+    return workloads
+
+
+_OPERATORS: dict[type[ast.operator], Callable[[int, int], int]] = {
+    ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.FloorDiv: operator.floordiv
+}
+
+
+def evaluate_size(expression: str | int, sizes: Mapping[str, int]) -> int:
+    """Value of a shape expression such as ``"(q+2*kv)*d"``.
+
+    Raises:
+        TaskError: An unknown size or an operator other than ``+ - * //``.
+    """
+
+    def value(node: ast.expr) -> int:
+        match node:
+            case ast.Constant(value=int(number)):
+                return number
+            case ast.Name(id=name) if name in sizes:
+                return sizes[name]
+            case ast.BinOp(left=left, op=op, right=right) if type(op) in _OPERATORS:
+                return _OPERATORS[type(op)](value(left), value(right))
+        raise TaskError(f"cannot evaluate {expression!r}: {ast.unparse(node)!r} is no size of {sorted(sizes)}")
+
+    return expression if isinstance(expression, int) else value(ast.parse(expression, mode="eval").body)
+
+
+def shape_of(arg: Arg, sizes: Mapping[str, int]) -> tuple[int, ...]:
+    """Concrete shape of an argument."""
+    return tuple(evaluate_size(dimension, sizes) for dimension in arg.shape)
+
+
+def strides_of(arg: Arg, sizes: Mapping[str, int]) -> tuple[int, ...]:
+    """Concrete strides of an argument, in elements."""
+    shape = shape_of(arg, sizes)
+    strides = [1] * len(shape)
+    for axis in range(len(shape) - 2, -1, -1):
+        strides[axis] = strides[axis + 1] * max(shape[axis + 1], 1)
+    if arg.row_stride and arg.row_stride in sizes and shape:
+        strides[0] = sizes[arg.row_stride]
+    return tuple(strides)
+
+
+def dtype_of(arg: Arg, workload: Workload) -> str:
+    """Concrete dtype name of an argument."""
+    return workload.dtype if arg.dtype == "dtype" else arg.dtype
