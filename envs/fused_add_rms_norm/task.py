@@ -1,0 +1,72 @@
+"""Residual addition and RMSNorm in one pass: twice in every decoder layer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import torch
+
+from ...task import Baseline, Cost, InOut, Scalar, Task, Weight, Workload
+from ...types import Regime
+
+if TYPE_CHECKING:
+    from ...recipes import Draw
+    from ...task import Value
+
+RESIDUAL_SCALE = 10.0
+
+
+class FusedAddRmsNorm(Task):
+    """Adds the input to the residual stream and normalises the sum, both in place."""
+
+    entry = "fused_add_rms_norm"
+    summary = "Add the input to the residual, then overwrite the input with the RMS-normalised sum times a weight."
+    semantics = (
+        "With s[t, h] = input[t, h] + residual[t, h] in float32: residual[t, h] = s[t, h], rounded to the tensor's dtype, and "
+        "input[t, h] = s[t, h] / sqrt(mean over h of s[t, h]^2 + epsilon) * weight[h]. Both arguments are overwritten in place. The "
+        "norm is taken of the unrounded sum; accumulate in float32 or better and round once, at the end. All tensors are contiguous."
+    )
+    mirrors = "vllm._custom_ops.fused_add_rms_norm, flashinfer.norm.fused_add_rmsnorm"
+    level = "L1"
+    category = "llm"
+    architectures = ("llama", "mixtral", "qwen3_moe", "qwen3_vl", "deepseek_v3", "gpt_oss", "kimi_linear", "gla")
+    signature = (
+        InOut("input", "T", "H"),
+        InOut("residual", "T", "H"),
+        Weight("weight", "H"),
+        Scalar("epsilon", "float"),
+    )
+    baselines = (
+        Baseline(name="eager", file="eager.py"),
+        Baseline(name="compile", file="eager.py", compile=True),
+        Baseline(name="flashinfer", file="flashinfer.py", devices=("cuda",), requires="flashinfer"),
+        Baseline(name="liger", file="liger.py", devices=("cuda",), requires="liger_kernel"),
+    )
+    ragged = {"cpu": {"T": (1, 400)}, "cuda": {"T": (1, 6000)}}
+
+    def inputs(self, workload: Workload, draw: Draw) -> dict[str, Value]:
+        shape = (workload.sizes["T"], workload.sizes["H"])
+        dtype = getattr(torch, workload.dtype)
+        x = draw.activation(shape, dtype)
+        residual = draw.activation(shape, dtype, RESIDUAL_SCALE)
+        if draw.regime is not Regime.NORMAL:
+            # Padding slots of a CUDA graph hold rows this small; in them alone can the output show a wrong epsilon.
+            x[15::16] *= 1e-3
+            residual[15::16] *= 1e-3
+        return {"input": x, "residual": residual, "weight": draw.parameter(shape[1:], dtype), "epsilon": 1e-5}
+
+    def oracle(self, args: Mapping[str, Value]) -> dict[str, torch.Tensor]:
+        x, residual, weight, epsilon = args["input"], args["residual"], args["weight"], args["epsilon"]
+        assert isinstance(x, torch.Tensor) and isinstance(residual, torch.Tensor) and isinstance(weight, torch.Tensor)
+        total = x.double() + residual.double()
+        scale = (total.square().mean(-1, keepdim=True) + epsilon).rsqrt()
+        return {"input": total * scale * weight.double(), "residual": total}
+
+    def cost(self, workload: Workload, args: Mapping[str, Value]) -> Cost:
+        elements = workload.sizes["T"] * workload.sizes["H"]
+        size = getattr(torch, workload.dtype).itemsize
+        return Cost(bytes=4 * elements * size + workload.sizes["H"] * size, flops=5 * elements)
+
+
+TASK = FusedAddRmsNorm()

@@ -1,0 +1,31 @@
+"""PyTorch's grouped matrix product over compacted rows.
+
+The aligned arrays are turned into compact row order and group ends on the device, without a host synchronisation; the call can be
+captured in a CUDA graph.
+"""
+
+import torch
+
+
+def moe_gemm(A, B, C, topk_weights, sorted_token_ids, expert_ids, num_tokens_post_padded, mul_routed_weight, top_k, block_size):
+    rows = C.shape[0]
+    if rows == 0:
+        return
+    order, ends = _compact(sorted_token_ids, expert_ids, num_tokens_post_padded, rows, B.shape[0], block_size)
+    product = torch._grouped_mm(A.index_select(0, order // top_k), B.transpose(1, 2), offs=ends)
+    if mul_routed_weight:
+        product = (product.float() * topk_weights.index_select(0, order)[:, None]).to(C.dtype)
+    C.index_copy_(0, order, product)
+
+
+def _compact(sorted_ids, expert_ids, used, rows, experts, block):
+    """Rows of C sorted by expert, without padding, and the end of every expert in that order."""
+    live = sorted_ids < rows
+    rank = live.cumsum(0)
+    order = torch.empty(rows + 1, dtype=torch.int64, device=sorted_ids.device)
+    order.scatter_(0, torch.where(live, rank - 1, rows), sorted_ids.long())
+    index = torch.arange(expert_ids.numel(), device=sorted_ids.device)
+    owner = torch.where(index < used // block, expert_ids, experts)
+    blocks = torch.searchsorted(owner, torch.arange(experts, device=sorted_ids.device, dtype=owner.dtype), right=True)
+    ends = torch.where(blocks > 0, rank[(blocks * block - 1).clamp_min(0)], 0)
+    return order[:rows], ends.to(torch.int32)

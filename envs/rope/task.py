@@ -1,0 +1,109 @@
+"""Rotary position embedding of query and key, in place."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import torch
+
+from ...task import Baseline, Cost, InOut, Metadata, Scalar, Task, Weight, Workload
+
+if TYPE_CHECKING:
+    from ...recipes import Draw
+    from ...task import Value
+
+
+class Rope(Task):
+    """Rotates pairs of channels of every head by an angle that grows with the token's position."""
+
+    entry = "rope"
+    summary = "Rotate every head of query and key, in place, by the cosines and sines of its token's position."
+    semantics = (
+        "With R = head_size / 2, query and key seen as heads of head_size channels, and for token t: c[i] = cos_sin_cache[positions[t], "
+        "i], s[i] = cos_sin_cache[positions[t], R + i], i in [0, R). Every head x of both tensors becomes y with y[a] = x[a] * c[i] - "
+        "x[b] * s[i] and y[b] = x[b] * c[i] + x[a] * s[i], where (a, b) = (i, R + i) if is_neox, else (2 * i, 2 * i + 1). Compute in "
+        "float32 (the cache's dtype) and round once. Query and key are usually slices of wider qkv rows: their row stride may be "
+        "larger than their width, and what lies between their rows must stay as it is. Positions may repeat and come in any order."
+    )
+    mirrors = "vllm._custom_ops.rotary_embedding, flashinfer.rope.apply_rope_with_cos_sin_cache_inplace"
+    level = "L1"
+    category = "llm"
+    architectures = ("llama", "mixtral", "qwen3_moe", "qwen3_next", "deepseek_v3", "gpt_oss", "command_r", "llada")
+    signature = (
+        Metadata("positions", "T", dtype="int64", doc="row of the cache, by token"),
+        InOut("query", "T", "q*d", row_stride="row_stride"),
+        InOut("key", "T", "kv*d", row_stride="row_stride"),
+        Scalar("head_size", "int", doc="d"),
+        Weight("cos_sin_cache", "P", "d", dtype="float32", doc="cosines in the first half of a row, sines in the second"),
+        Scalar("is_neox", "bool"),
+    )
+    baselines = (
+        Baseline(name="eager", file="eager.py"),
+        Baseline(name="compile", file="eager.py", compile=True),
+        Baseline(name="flashinfer", file="flashinfer.py", devices=("cuda",), requires="flashinfer"),
+    )
+    ragged = {"cpu": {"T": (1, 400)}, "cuda": {"T": (1, 6000)}}
+
+    def inputs(self, workload: Workload, draw: Draw) -> dict[str, Value]:
+        """Values of every argument; ``params``: ``theta`` (base of the angles), ``neox`` (0 or 1), ``run`` (tokens of a sequence)."""
+        sizes, params = workload.sizes, workload.params
+        dtype = getattr(torch, workload.dtype)
+        head_size = sizes["d"]
+        return {
+            "positions": _positions(draw, sizes["T"], sizes["P"], int(params.get("run", 1))),
+            "query": draw.activation((sizes["T"], sizes["q"] * head_size), dtype),
+            "key": draw.activation((sizes["T"], sizes["kv"] * head_size), dtype),
+            "head_size": head_size,
+            "cos_sin_cache": _cache(draw, sizes["P"], head_size, params.get("theta", 10000.0)),
+            "is_neox": bool(params.get("neox", 1)),
+        }
+
+    def oracle(self, args: Mapping[str, Value]) -> dict[str, torch.Tensor]:
+        positions, cache, head_size = args["positions"], args["cos_sin_cache"], args["head_size"]
+        assert isinstance(positions, torch.Tensor) and isinstance(cache, torch.Tensor)
+        cos, sin = cache[positions].double().unsqueeze(1).chunk(2, dim=-1)
+        outputs = {}
+        for name in ("query", "key"):
+            x = args[name]
+            assert isinstance(x, torch.Tensor)
+            heads = x.double().unflatten(-1, (-1, int(head_size)))
+            if args["is_neox"]:
+                a, b = heads.chunk(2, dim=-1)
+                rotated = torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1)
+            else:
+                a, b = heads[..., ::2], heads[..., 1::2]
+                rotated = torch.stack((a * cos - b * sin, b * cos + a * sin), dim=-1)
+            outputs[name] = rotated.reshape(x.shape)
+        return outputs
+
+    def cost(self, workload: Workload, args: Mapping[str, Value]) -> Cost:
+        sizes, positions = workload.sizes, args["positions"]
+        assert isinstance(positions, torch.Tensor)
+        elements = sizes["T"] * (sizes["q"] + sizes["kv"]) * sizes["d"]
+        rows = int(positions.unique().numel())
+        traffic = 2 * elements * getattr(torch, workload.dtype).itemsize + 8 * sizes["T"] + 4 * rows * sizes["d"]
+        return Cost(bytes=traffic, flops=3 * elements)
+
+
+def _positions(draw: Draw, tokens: int, limit: int, run: int) -> torch.Tensor:
+    """Runs of `run` consecutive positions from random starts: single tokens of a decode batch, or packed prompts and chunks."""
+    run = min(run, limit)
+    token = torch.arange(tokens)
+    starts = torch.randint(limit - run + 1, (tokens // run + 1,), generator=draw.host)
+    starts[0] = limit - run
+    return (starts[token // run] + token % run).to(draw.device)
+
+
+def _cache(draw: Draw, limit: int, head_size: int, theta: float) -> torch.Tensor:
+    """Cosines and sines by position. Base and magnitude vary around the model's own, as YaRN and its kin scale them: a kernel that
+    computes the angles itself instead of reading the cache fails."""
+    stretch, magnitude = torch.rand(2, generator=draw.host, dtype=torch.float64).tolist()
+    base = theta * math.exp2(2 * stretch - 1)
+    rate = base ** -(torch.arange(0, head_size, 2, dtype=torch.float64, device=draw.device) / head_size)
+    angle = torch.arange(limit, dtype=torch.float64, device=draw.device).unsqueeze(1) * rate
+    return torch.cat((angle.cos(), angle.sin()), dim=-1).mul_(1 + 0.35 * magnitude).float()
+
+
+TASK = Rope()

@@ -1,0 +1,75 @@
+"""Driver calls that judge and worker share: physical memory that crosses a process boundary as a file descriptor."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from cuda.bindings import driver
+
+_FD = driver.CUmemAllocationHandleType.CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR
+
+
+def checked(result: tuple[Any, ...]) -> Any:
+    """The value of a driver call, or RuntimeError with the driver's name of the error."""
+    if int(result[0]):
+        raise RuntimeError(f"CUDA driver: {result[0].name}")
+    return result[1] if len(result) > 1 else None
+
+
+class _View:
+    def __init__(self, address: int, size: int) -> None:
+        self.__cuda_array_interface__ = {
+            "shape": (size,), "typestr": "|u1", "data": (address, False), "version": 3, "strides": None
+        }
+
+
+class Mapping:
+    """One physical allocation mapped read-write into this process; `view` is uint8 ``[size]`` on the current device."""
+
+    def __init__(self, handle: Any, size: int, device: int) -> None:
+        self._handle, self._size = handle, size
+        self._address = checked(driver.cuMemAddressReserve(size, 0, 0, 0))
+        checked(driver.cuMemMap(self._address, size, 0, handle, 0))
+        access = driver.CUmemAccessDesc()
+        access.location.type = driver.CUmemLocationType.CU_MEM_LOCATION_TYPE_DEVICE
+        access.location.id = device
+        access.flags = driver.CUmemAccess_flags.CU_MEM_ACCESS_FLAGS_PROT_READWRITE
+        checked(driver.cuMemSetAccess(self._address, size, [access], 1))
+        self.view = torch.as_tensor(_View(int(self._address), size), device=f"cuda:{device}")
+
+    def close(self) -> None:
+        """Unmap and drop this process's reference to the memory."""
+        del self.view
+        torch.cuda.synchronize()
+        checked(driver.cuMemUnmap(self._address, self._size))
+        checked(driver.cuMemAddressFree(self._address, self._size))
+        checked(driver.cuMemRelease(self._handle))
+
+
+def create(nbytes: int, device: int) -> tuple[Mapping, int, int]:
+    """Allocate physical device memory.
+
+    Args:
+        nbytes: Least number of bytes; rounded up to the allocation granularity.
+        device: Device ordinal. Its context must be current.
+
+    Returns:
+        The mapping, the size in bytes, and a file descriptor that another process can import.
+    """
+    properties = driver.CUmemAllocationProp()
+    properties.type = driver.CUmemAllocationType.CU_MEM_ALLOCATION_TYPE_PINNED
+    properties.requestedHandleTypes = _FD
+    properties.location.type = driver.CUmemLocationType.CU_MEM_LOCATION_TYPE_DEVICE
+    properties.location.id = device
+    flag = driver.CUmemAllocationGranularity_flags.CU_MEM_ALLOC_GRANULARITY_RECOMMENDED
+    granularity = checked(driver.cuMemGetAllocationGranularity(properties, flag))
+    size = -(-max(nbytes, 1) // granularity) * granularity
+    handle = checked(driver.cuMemCreate(size, properties, 0))
+    descriptor = int(checked(driver.cuMemExportToShareableHandle(handle, _FD, 0)))
+    return Mapping(handle, size, device), size, descriptor
+
+
+def import_descriptor(descriptor: int, size: int, device: int) -> Mapping:
+    """Map memory that another process created."""
+    return Mapping(checked(driver.cuMemImportFromShareableHandle(descriptor, _FD)), size, device)

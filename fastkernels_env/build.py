@@ -1,0 +1,151 @@
+"""Source to artefact. Runs compilers in processes of their own; never loads what they make."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from .types import Artifact, Language, Submission
+
+BUILD_SECONDS = 120.0
+_LOG_LINES = 40
+
+
+class BuildError(Exception):
+    """The source does not compile. `log` is the compiler's output, trimmed around the error."""
+
+    def __init__(self, summary: str, log: str = "") -> None:
+        super().__init__(summary)
+        self.summary, self.log = summary, log
+
+
+class BuildTimeout(BuildError):
+    """The compiler did not finish in time."""
+
+
+class Build:
+    """A build under way. Use as a context manager: leaving it ends the compiler and removes the folder.
+
+    Args:
+        submission: What to build.
+        link: False to compile only (a CUDA source on a host without a GPU).
+    """
+
+    def __init__(self, submission: Submission, link: bool = True) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="fastkernels-build-"))
+        self._submission = submission
+        self._process: subprocess.Popen[bytes] | None = None
+        self._start = time.monotonic()
+        self.seconds = 0.0
+        suffix = {Language.PYTHON: "py", Language.CPP: "cpp", Language.CUDA: "cu"}[submission.language]
+        self._source = self.folder / f"submission.{suffix}"
+        self._source.write_text(submission.code)
+        if submission.language is not Language.PYTHON:
+            self._process = self._launch(link)
+
+    def _launch(self, link: bool) -> subprocess.Popen[bytes]:
+        job = {
+            "language": str(self._submission.language), "entry": self._submission.entry, "source": str(self._source),
+            "folder": str(self.folder / "build"), "link": link,
+        }
+        (self.folder / "build").mkdir()
+        self._output = (self.folder / "output").open("wb")
+        return subprocess.Popen(
+            [sys.executable, "-P", "-m", "fastkernels_env._compile", json.dumps(job)],
+            stdin=subprocess.DEVNULL, stdout=self._output, stderr=subprocess.STDOUT, start_new_session=True, cwd=self.folder,
+            env={**os.environ, "TMPDIR": str(self.folder), "TVM_FFI_CACHE_DIR": str(self.folder)},
+        )
+
+    def result(self, seconds: float = BUILD_SECONDS) -> Artifact:
+        """Wait for the artefact.
+
+        Raises:
+            BuildError: The source does not compile.
+            BuildTimeout: The compiler took longer than `seconds`.
+        """
+        if self._process is None:
+            return self._check_python()
+        try:
+            self._process.wait(max(seconds - (time.monotonic() - self._start), 0.1))
+        except subprocess.TimeoutExpired:
+            raise BuildTimeout(f"the compiler did not finish within {seconds:.0f} s") from None
+        self.seconds = time.monotonic() - self._start
+        output = (self.folder / "output").read_text(errors="replace")
+        try:
+            answer = json.loads(output.strip().splitlines()[-1])
+        except (IndexError, json.JSONDecodeError):
+            raise BuildError("the compiler's process ended without an answer", trim_log(output)) from None
+        if "error" in answer:
+            log = trim_log(answer["error"])
+            raise BuildError(first_error(log), log)
+        log = (self.folder / "output").read_text(errors="replace")
+        return self._artifact(answer["path"], log)
+
+    def _check_python(self) -> Artifact:
+        try:
+            compile(self._submission.code, "submission.py", "exec")
+        except (SyntaxError, ValueError) as error:
+            line = f"line {error.lineno}: " if isinstance(error, SyntaxError) and error.lineno else ""
+            raise BuildError(f"{line}{type(error).__name__}: {error}", str(error)) from None
+        self.seconds = time.monotonic() - self._start
+        return self._artifact(str(self._source), "")
+
+    def _artifact(self, path: str, log: str) -> Artifact:
+        submission = self._submission
+        return Artifact(
+            path=path, language=submission.language, entry=submission.entry, has_prepare=submission.has_prepare,
+            has_plan=submission.has_plan, log=trim_log(log) if "error" in log else "", resources=ptxas_resources(log),
+        )
+
+    def __enter__(self) -> Build:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the compiler and everything it started; remove the folder."""
+        if self._process is not None:
+            try:
+                os.killpg(self._process.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+            self._process.wait()
+            self._output.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def has_nvcc() -> bool:
+    """Whether a CUDA compiler can be found."""
+    home = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH") or "/usr/local/cuda"
+    return shutil.which("nvcc") is not None or Path(home, "bin", "nvcc").exists()
+
+
+def trim_log(log: str) -> str:
+    """A compiler's log around its first error: notes from library headers cut, at most 40 lines."""
+    lines = [line for line in log.splitlines() if not line.startswith(("ninja", "[", "FAILED", "stdout", "c++ ", "In file included"))]
+    lines = [line for line in lines if "-MMD" not in line and "nvcc" not in line[:40]]
+    first = next((number for number, line in enumerate(lines) if re.search(r"\berror\b", line, re.IGNORECASE)), 0)
+    kept = lines[max(first - 3, 0) : first + _LOG_LINES]
+    return "\n".join(line[:400] for line in kept)
+
+
+def first_error(log: str) -> str:
+    """The first error line of a trimmed log."""
+    line = next((line for line in log.splitlines() if re.search(r"\berror\b", line, re.IGNORECASE)), "")
+    return (line or log.strip().partition("\n")[0] or "the compiler failed without a message").strip()[:300]
+
+
+def ptxas_resources(log: str) -> dict[str, float]:
+    """Largest register, shared-memory and spill figures that ptxas printed."""
+    patterns = {"registers": r"Used (\d+) registers", "shared_bytes": r"(\d+) bytes smem", "spill_bytes": r"(\d+) bytes spill stores"}
+    found = {name: [float(value) for value in re.findall(pattern, log)] for name, pattern in patterns.items()}
+    return {name: max(values) for name, values in found.items() if values}

@@ -1,0 +1,120 @@
+"""What the judge needs from a device: memory that a worker can map, a clock that the worker cannot reach, and facts."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from ..types import DeviceInfo, Peaks
+
+if TYPE_CHECKING:
+    import torch
+
+
+class DeviceError(Exception):
+    """The device cannot be used; a fault of the host, never of a submission."""
+
+
+class ClockTimeout(Exception):
+    """The worker did not answer before the deadline."""
+
+
+class ClockLost(Exception):
+    """The worker's channel closed while the clock ran."""
+
+
+class Arena(abc.ABC):
+    """Dedicated memory that crosses to a worker as a file descriptor.
+
+    Attributes:
+        size: Bytes.
+        descriptor: File descriptor to hand over.
+        view: The judge's view: uint8 ``[size]`` on the device.
+    """
+
+    size: int
+    descriptor: int
+    view: torch.Tensor
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Unmap; the memory is freed when every process has let go."""
+
+
+class Clock(abc.ABC):
+    """The judge's go/done clock for one worker."""
+
+    go: int
+    done: int
+    page: int
+
+    @abc.abstractmethod
+    def run(self, sequence: int, seconds: float, alive: Callable[[], bool], gather: Callable[[], torch.Tensor]) -> tuple[float, torch.Tensor]:
+        """Start an armed sequence and time it from outside.
+
+        Args:
+            sequence: Index of the armed sequence.
+            seconds: Deadline.
+            alive: Asked now and then while waiting; False ends the wait.
+            gather: Reads the secret words of every timed output. The clock stops after it.
+
+        Returns:
+            Seconds from "go" to the last gathered word, and the words.
+
+        Raises:
+            ClockTimeout: No answer within `seconds`.
+            ClockLost: The worker is gone.
+        """
+
+    @abc.abstractmethod
+    def stop(self) -> None:
+        """Let the worker leave its clock loop."""
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Close the descriptors."""
+
+
+class Device(abc.ABC):
+    """A device that this process judges on."""
+
+    kind: str
+    """``cpu`` or ``cuda``."""
+    torch_device: str
+    ring_bytes: int
+    """Bytes that the K entries of a timed sequence must exceed: twice the last-level cache."""
+    ring_limit: int
+    """Most bytes that a ring of 2K entries may take."""
+    graph: bool
+    """Whether timed sequences are captured into CUDA graphs."""
+    target_seconds: float
+    """How long K calls should take, so that the clock's noise is small against them."""
+
+    @abc.abstractmethod
+    def allocate(self, nbytes: int) -> Arena:
+        """Dedicated memory of at least `nbytes`."""
+
+    @abc.abstractmethod
+    def new_clock(self) -> Clock:
+        """A clock for one worker."""
+
+    @abc.abstractmethod
+    def info(self) -> DeviceInfo:
+        """Name, id, sizes and current clocks."""
+
+    @abc.abstractmethod
+    def published_peaks(self) -> Peaks | None:
+        """The vendor's published rates, or None where this library does not know them."""
+
+    @abc.abstractmethod
+    def measure_peaks(self) -> Peaks:
+        """Copy bandwidth and matrix-product rates of this host, measured now."""
+
+    @abc.abstractmethod
+    def synchronize(self) -> None:
+        """Wait for the judge's own work."""
+
+    @abc.abstractmethod
+    def settle(self) -> None:
+        """Called right before a timed block: let the judge's own threads go quiet."""

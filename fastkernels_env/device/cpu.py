@@ -1,0 +1,156 @@
+"""The CPU as a device: memfd arenas, eventfd clock (the judge blocks: a small host has no core to spin on)."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import select
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from ..types import DeviceInfo, Peaks
+from .base import Arena, Clock, ClockLost, ClockTimeout, Device
+
+_STOP = 0xFFFF
+_POLL_MS = 200
+_DEFAULT_CACHE = 32 << 20
+
+
+class CpuArena(Arena):
+    """A memfd mapped shared."""
+
+    def __init__(self, nbytes: int) -> None:
+        self.size = max(-(-nbytes // mmap.PAGESIZE), 1) * mmap.PAGESIZE
+        self.descriptor = os.memfd_create("arena", os.MFD_CLOEXEC)
+        os.ftruncate(self.descriptor, self.size)
+        self._mapping = mmap.mmap(self.descriptor, self.size)
+        self.view = torch.frombuffer(self._mapping, dtype=torch.uint8)
+
+    def close(self) -> None:
+        """Drop the descriptor; the mapping goes with the last tensor that refers to it."""
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
+            del self.view, self._mapping
+
+
+class CpuClock(Clock):
+    """Two eventfds: the value written to ``go`` names the sequence."""
+
+    def __init__(self) -> None:
+        self.go = os.eventfd(0, os.EFD_CLOEXEC)
+        self.done = os.eventfd(0, os.EFD_CLOEXEC)
+        self.page = os.memfd_create("page", os.MFD_CLOEXEC)
+        os.ftruncate(self.page, mmap.PAGESIZE)
+        self._poll = select.poll()
+        self._poll.register(self.done, select.POLLIN)
+
+    def run(self, sequence: int, seconds: float, alive: Callable[[], bool], gather: Callable[[], torch.Tensor]) -> tuple[float, torch.Tensor]:
+        """See `Clock.run`."""
+        self._wait(seconds, alive)
+        start = time.perf_counter()
+        os.eventfd_write(self.go, sequence + 1)
+        self._wait(seconds, alive)
+        words = gather()
+        return time.perf_counter() - start, words
+
+    def _wait(self, seconds: float, alive: Callable[[], bool]) -> None:
+        """Block until the worker writes to ``done``."""
+        deadline = time.perf_counter() + seconds
+        while not self._poll.poll(_POLL_MS):
+            if time.perf_counter() > deadline:
+                raise ClockTimeout
+            if not alive():
+                raise ClockLost
+        os.eventfd_read(self.done)
+
+    def stop(self) -> None:
+        """End the worker's clock loop."""
+        os.eventfd_write(self.go, _STOP)
+
+    def close(self) -> None:
+        """Close the descriptors."""
+        for fd in (self.go, self.done, self.page):
+            os.close(fd)
+
+
+class CpuDevice(Device):
+    """The host's processor."""
+
+    kind = "cpu"
+    torch_device = "cpu"
+    graph = False
+    target_seconds = 4e-3
+    ring_limit = 768 << 20
+
+    def __init__(self) -> None:
+        self._cache = _last_level_cache()
+        self.ring_bytes = 2 * self._cache
+
+    def allocate(self, nbytes: int) -> Arena:
+        """A memfd arena."""
+        return CpuArena(nbytes)
+
+    def new_clock(self) -> Clock:
+        """An eventfd clock."""
+        return CpuClock()
+
+    def info(self) -> DeviceInfo:
+        """Processor name, cores, memory, current clock where the kernel tells it."""
+        fields = _cpuinfo()
+        return DeviceInfo(
+            kind="cpu", name=fields.get("model name", "unknown CPU"), cores=len(os.sched_getaffinity(0)),
+            memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), cache_bytes=self._cache,
+            clocks={"mhz": float(fields["cpu MHz"])} if "cpu MHz" in fields else {},
+        )
+
+    def published_peaks(self) -> Peaks | None:
+        """None: there is no table of CPUs here."""
+        return None
+
+    def measure_peaks(self) -> Peaks:
+        """Copy of 128 MB (bytes read plus written) and a 1024-cubed product, best of several."""
+        source = torch.rand(32 << 20)
+        target = torch.empty_like(source)
+        copy = _best_seconds(lambda: target.copy_(source))
+        flops = {}
+        for dtype in (torch.float32, torch.bfloat16):
+            a = torch.rand(1024, 1024, dtype=dtype)
+            out = torch.empty_like(a)
+            flops[str(dtype).removeprefix("torch.")] = 2 * 1024**3 / _best_seconds(lambda a=a, out=out: torch.mm(a, a, out=out))
+        flops["bfloat16"] = max(flops["bfloat16"], flops["float32"])  # products may be done in fp32
+        return Peaks(copy_bytes_per_s=2 * source.nbytes / copy, flops_per_s=flops)
+
+    def synchronize(self) -> None:
+        """Nothing to wait for."""
+
+    def settle(self) -> None:
+        """Idle OpenMP threads of the judge spin for a moment after a parallel operation; wait until they sleep."""
+        time.sleep(2e-3)
+
+
+def _best_seconds(function: Callable[[], object], repeats: int = 5) -> float:
+    function()
+    best = float("inf")
+    for _ in range(repeats):
+        start = time.perf_counter()
+        function()
+        best = min(best, time.perf_counter() - start)
+    return best
+
+
+def _cpuinfo() -> dict[str, str]:
+    lines = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
+    pairs = (line.partition(":") for line in lines)
+    return {key.strip(): value.strip() for key, _, value in pairs}
+
+
+def _last_level_cache() -> int:
+    sizes = []
+    for path in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size"):
+        text = path.read_text().strip()
+        sizes.append(int(text[:-1]) << {"K": 10, "M": 20}[text[-1]])
+    return max(sizes, default=_DEFAULT_CACHE)

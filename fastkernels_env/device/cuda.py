@@ -1,0 +1,193 @@
+"""A CUDA GPU as a device: `cuMemCreate` arenas handed over by descriptor, a spinning clock page, NVML facts."""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+import struct
+import subprocess
+import time
+from collections.abc import Callable
+
+import torch
+
+from .. import _cuda
+from ..types import DeviceInfo, Peaks
+from .base import Arena, Clock, ClockLost, ClockTimeout, Device, DeviceError
+
+_STOP = 0xFFFF
+_WORD = struct.Struct("<Q")
+_CHECK_EVERY = 4096
+
+_PUBLISHED = {
+    "H200": Peaks(copy_bytes_per_s=4.8e12, flops_per_s={"bfloat16": 990e12, "float16": 990e12, "float32": 67e12, "float8": 1980e12}),
+    "H100": Peaks(copy_bytes_per_s=3.35e12, flops_per_s={"bfloat16": 990e12, "float16": 990e12, "float32": 67e12, "float8": 1980e12}),
+}
+"""Vendor datasheets (SXM parts, dense)."""
+
+
+class CudaArena(Arena):
+    """Physical device memory of its own, never a block of torch's caching allocator."""
+
+    def __init__(self, nbytes: int, device: int) -> None:
+        self._mapping, self.size, self.descriptor = _cuda.create(nbytes, device)
+        self.view = self._mapping.view
+
+    def close(self) -> None:
+        """Unmap and drop the descriptor."""
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
+            del self.view
+            self._mapping.close()
+
+
+class CudaClock(Clock):
+    """A shared page: word 0 is the command, word 1 the answer. Both sides spin."""
+
+    def __init__(self) -> None:
+        self.go = os.eventfd(0, os.EFD_CLOEXEC)
+        self.done = os.eventfd(0, os.EFD_CLOEXEC)
+        self.page = os.memfd_create("page", os.MFD_CLOEXEC)
+        os.ftruncate(self.page, mmap.PAGESIZE)
+        self._page = mmap.mmap(self.page, mmap.PAGESIZE)
+
+    def run(self, sequence: int, seconds: float, alive: Callable[[], bool], gather: Callable[[], torch.Tensor]) -> tuple[float, torch.Tensor]:
+        """See `Clock.run`."""
+        self._wait(seconds, alive)
+        page = self._page
+        torch.cuda.synchronize()
+        _WORD.pack_into(page, 8, 0)
+        start = time.perf_counter()
+        _WORD.pack_into(page, 0, sequence + 1)
+        self._wait(seconds, alive)
+        words = gather()
+        return time.perf_counter() - start, words
+
+    def _wait(self, seconds: float, alive: Callable[[], bool]) -> None:
+        """Spin until the worker sets the answer word."""
+        page, turns, deadline = self._page, 0, time.perf_counter() + seconds
+        while not _WORD.unpack_from(page, 8)[0]:
+            turns += 1
+            if turns % _CHECK_EVERY == 0:
+                if time.perf_counter() > deadline:
+                    raise ClockTimeout
+                if not alive():
+                    raise ClockLost
+
+    def stop(self) -> None:
+        """End the worker's clock loop."""
+        _WORD.pack_into(self._page, 8, 0)
+        _WORD.pack_into(self._page, 0, _STOP)
+
+    def close(self) -> None:
+        """Close the page and the descriptors."""
+        self._page.close()
+        for fd in (self.go, self.done, self.page):
+            os.close(fd)
+
+
+class CudaDevice(Device):
+    """The current CUDA device of this process."""
+
+    kind = "cuda"
+    graph = True
+    target_seconds = 1e-3
+    ring_limit = 14 << 30
+
+    def __init__(self) -> None:
+        try:
+            torch.cuda.init()
+            self.index = torch.cuda.current_device()
+            self.properties = torch.cuda.get_device_properties(self.index)
+        except Exception as error:
+            raise DeviceError(f"the CUDA device cannot be opened: {error}") from error
+        self.torch_device = f"cuda:{self.index}"
+        self.ring_bytes = 2 * self.properties.L2_cache_size
+
+    def allocate(self, nbytes: int) -> Arena:
+        """A `cuMemCreate` arena.
+
+        Raises:
+            DeviceError: The device is out of memory.
+        """
+        try:
+            return CudaArena(nbytes, self.index)
+        except RuntimeError as error:
+            raise DeviceError(f"cannot allocate {nbytes} bytes on {self.torch_device}: {error}") from error
+
+    def new_clock(self) -> Clock:
+        """A page clock."""
+        return CudaClock()
+
+    def info(self) -> DeviceInfo:
+        """Name, UUID, memory and L2 sizes, clocks and throttle reasons."""
+        return DeviceInfo(
+            kind="cuda", name=self.properties.name, uuid=str(self.properties.uuid), cores=self.properties.multi_processor_count,
+            memory_bytes=self.properties.total_memory, cache_bytes=self.properties.L2_cache_size, clocks=_clocks(self.index),
+        )
+
+    def published_peaks(self) -> Peaks | None:
+        """The datasheet's rates for this product, if known."""
+        return next((peaks for name, peaks in _PUBLISHED.items() if name in self.properties.name), None)
+
+    def measure_peaks(self) -> Peaks:
+        """Copy of 4 GB (bytes read plus written) and an 8192-cubed product on random data, median of event timings."""
+        source = torch.empty(1 << 30, device=self.torch_device).normal_()
+        target = torch.empty_like(source)
+        copy = _median_seconds(lambda: target.copy_(source))
+        nbytes = 2 * source.nbytes
+        del source, target
+        flops = {}
+        for dtype, size in ((torch.bfloat16, 8192), (torch.float32, 4096)):
+            a = torch.randn(size, size, device=self.torch_device).to(dtype)
+            out = torch.empty_like(a)
+            seconds = _median_seconds(lambda a=a, out=out: torch.mm(a, a, out=out))
+            flops[str(dtype).removeprefix("torch.")] = 2 * size**3 / seconds
+            del a, out
+        torch.cuda.empty_cache()
+        return Peaks(copy_bytes_per_s=nbytes / copy, flops_per_s=flops)
+
+    def synchronize(self) -> None:
+        """Wait for the judge's own kernels."""
+        torch.cuda.synchronize()
+
+    def settle(self) -> None:
+        """Wait for the judge's own kernels."""
+        torch.cuda.synchronize()
+
+
+def _median_seconds(function: Callable[[], object], repeats: int = 11) -> float:
+    for _ in range(3):
+        function()
+    times = []
+    for _ in range(repeats):
+        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        start.record()
+        function()
+        end.record()
+        end.synchronize()
+        times.append(start.elapsed_time(end) * 1e-3)
+    return sorted(times)[repeats // 2]
+
+
+_CLOCK_FIELDS = {"clocks.sm": "sm_mhz", "clocks.mem": "memory_mhz", "power.draw": "power_w", "temperature.gpu": "temperature_c"}
+
+
+def _clocks(index: int) -> dict[str, float]:
+    """Clocks from nvidia-smi; empty where it does not answer."""
+    query = ",".join([*_CLOCK_FIELDS, "clocks_event_reasons.active"])
+    command = ["nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader,nounits", "-i", str(index)]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return {}
+    values = [value.strip() for value in answer.strip().split(",")]
+    clocks: dict[str, float] = {}
+    for name, value in zip(_CLOCK_FIELDS.values(), values, strict=False):
+        with contextlib.suppress(ValueError):
+            clocks[name] = float(value)
+    with contextlib.suppress(ValueError, IndexError):
+        clocks["throttle_reasons"] = float(int(values[-1], 16))
+    return clocks

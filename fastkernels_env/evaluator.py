@@ -1,0 +1,284 @@
+"""The core: text in, evaluation out. Environments, command line and trainers are thin callers of it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime
+import secrets
+import threading
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Protocol
+
+import msgspec
+
+from .build import Build, BuildError, BuildTimeout, has_nvcc
+from .checks import CheckList
+from .device import DeviceError, resolve
+from .feedback import write_feedback
+from .log import append_record
+from .registry import load_task
+from .submission import RejectedError, extract
+from .task import Task, TaskError
+from .types import (
+    Artifact, BaselineReport, Check, Context, DeviceInfo, Evaluation, Language, Outcome, Reward, Speedup, Stage, Submission, Timing,
+)
+from .versions import versions
+
+if TYPE_CHECKING:
+    from .judge.judge import Judge
+    from .judge.trial import Trial
+
+CONTAINMENT = ["separate processes", "memory by descriptor", "scratch folder", "descendants ended"]
+MISSING_CONTAINMENT = ["namespaces", "unprivileged uid", "landlock", "seccomp"]
+
+
+class Scorer(Protocol):
+    """Anything that turns a record into a reward; a reward preset is one."""
+
+    def score(self, evaluation: Evaluation) -> Reward:
+        """The reward of a record."""
+
+
+class _Draft:
+    """An evaluation that is being filled in."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self.checks = CheckList(kind)
+        self.outcome, self.reason = Outcome.FAULT, ""
+        self.submission: Submission | None = None
+        self.artifact: Artifact | None = None
+        self.build_log = self.output = ""
+        self.seconds: dict[str, float] = {}
+        self.trial: Trial | None = None
+        self.device = DeviceInfo(kind=kind, name="not opened")
+        self.baselines: list[BaselineReport] = []
+
+    def end(self, outcome: Outcome, reason: str) -> None:
+        self.outcome, self.reason = outcome, reason
+
+
+class Evaluator:
+    """Judges submissions on one device, one at a time.
+
+    Opening is cheap: processes start, and on CUDA a context is made, at the first evaluation (or `open`). Use as a context manager,
+    or call `close`.
+
+    Args:
+        device: ``auto``, ``cpu`` or ``cuda``.
+        effort: ``full`` or ``quick``, unless a call says otherwise.
+        log: JSONL file to which every evaluation is appended.
+
+    Raises:
+        DeviceError: The device is unknown or absent.
+        ValueError: Unknown effort.
+    """
+
+    def __init__(self, device: str = "auto", *, effort: str = "full", log: str | Path | None = None) -> None:
+        if effort not in ("full", "quick"):
+            raise ValueError(f"expected effort 'full' or 'quick', got {effort!r}")
+        self.device = resolve(device)
+        self.effort = effort
+        self.log = Path(log) if log is not None else None
+        self._judge: Judge | None = None
+        self._lock = threading.Lock()
+
+    def evaluate(
+        self,
+        task: str,
+        text: str,
+        *,
+        seed: int | None = None,
+        effort: str | None = None,
+        context: Context | None = None,
+        prompt_hash: str = "",
+        rewards: Mapping[str, Scorer] | None = None,
+    ) -> Evaluation:
+        """Judge one reply.
+
+        Args:
+            task: Name of a task.
+            text: The reply as the model wrote it.
+            seed: Seeds every input of the evaluation; from the operating system's entropy if None.
+            effort: ``full`` or ``quick``.
+            context: Ids to record.
+            prompt_hash: Hash of the prompt that the reply answers.
+            rewards: Rewards to compute and record, by name.
+
+        Returns:
+            The record. Faults of ours have outcome `fault`; nothing about a submission raises.
+
+        Raises:
+            TaskError: There is no such task (or its folder cannot be loaded).
+            LogError: The record could not be appended; its message says where the record was saved instead.
+        """
+        loaded = load_task(task)
+        effort = effort or self.effort
+        if effort not in ("full", "quick"):
+            raise ValueError(f"expected effort 'full' or 'quick', got {effort!r}")
+        seed = secrets.randbits(48) if seed is None else seed
+        draft, start = _Draft(self.device), time.perf_counter()
+        interrupted: BaseException | None = None
+        with self._lock:
+            try:
+                self._run(draft, loaded, text, seed, effort)
+            except KeyboardInterrupt as interrupt:
+                draft.end(Outcome.FAULT, "interrupted")
+                interrupted = interrupt
+                self._close()
+        draft.seconds["total"] = time.perf_counter() - start
+        evaluation = _finish(draft, loaded, text, seed, effort, context or Context(), prompt_hash)
+        if rewards:
+            scored = {name: scorer.score(evaluation) for name, scorer in rewards.items()}
+            evaluation = msgspec.structs.replace(evaluation, rewards=scored)
+        if self.log is not None:
+            append_record(self.log, evaluation)
+        if interrupted is not None:
+            raise interrupted
+        return evaluation
+
+    async def evaluate_async(
+        self,
+        task: str,
+        text: str,
+        *,
+        seed: int | None = None,
+        effort: str | None = None,
+        context: Context | None = None,
+        prompt_hash: str = "",
+        rewards: Mapping[str, Scorer] | None = None,
+    ) -> Evaluation:
+        """Judge one reply without blocking the event loop; see `evaluate`."""
+        return await asyncio.to_thread(
+            self.evaluate, task, text, seed=seed, effort=effort, context=context, prompt_hash=prompt_hash, rewards=rewards
+        )
+
+    def open(self) -> Judge:
+        """Open the device now.
+
+        Raises:
+            DeviceError: It cannot be opened.
+        """
+        if self._judge is None:
+            from .judge.judge import Judge
+
+            self._judge = Judge(self.device)
+        return self._judge
+
+    def close(self) -> None:
+        """End every worker. The evaluator opens again at the next evaluation."""
+        with self._lock:
+            self._close()
+
+    def _close(self) -> None:
+        if self._judge is not None:
+            self._judge.close()
+            self._judge = None
+
+    def __enter__(self) -> Evaluator:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def _run(self, draft: _Draft, task: Task, text: str, seed: int, effort: str) -> None:
+        """Fill the draft; every exception but an interrupt becomes a fault."""
+        try:
+            draft.submission = extract(text, task, self.device)
+            draft.checks.passed("contract")
+        except RejectedError as error:
+            draft.checks.failed("contract", str(error))
+            draft.end(Outcome.REJECTED, str(error))
+            return
+        try:
+            self._judge_submission(draft, task, draft.submission, seed, effort)
+        except (TaskError, DeviceError) as error:
+            draft.end(Outcome.FAULT, str(error))
+        except Exception as error:
+            draft.end(Outcome.FAULT, f"{type(error).__name__}: {error}")
+        if draft.outcome is Outcome.FAULT:
+            self._close()  # whatever broke, the next evaluation starts from fresh processes
+
+    def _judge_submission(self, draft: _Draft, task: Task, submission: Submission, seed: int, effort: str) -> None:
+        foreign = submission.language is Language.CUDA and self.device == "cpu"
+        if foreign and not has_nvcc():
+            _refuse_cuda(draft, "not built: there is no nvcc")
+            return
+        with Build(submission, link=not foreign) as build:
+            judge = self.open()  # in parallel with the compiler
+            draft.device = judge.device.info()
+            if not self._build(draft, build):
+                return
+            if foreign:
+                _refuse_cuda(draft, "it compiles for sm_90a")
+                return
+            self._try(draft, judge, task, submission, seed, effort)
+
+    def _build(self, draft: _Draft, build: Build) -> bool:
+        with _timed(draft.seconds, Stage.BUILD.value):
+            try:
+                draft.artifact = build.result()
+            except BuildError as error:
+                draft.checks.failed("build", error.summary)
+                draft.build_log = error.log
+                outcome = Outcome.TIMED_OUT if isinstance(error, BuildTimeout) else Outcome.BUILD_FAILED
+                draft.end(outcome, error.summary)
+        if draft.artifact is not None:
+            draft.seconds[Stage.BUILD.value] = build.seconds
+            draft.checks.passed("build")
+            draft.build_log = draft.artifact.log
+        return draft.artifact is not None
+
+    def _try(self, draft: _Draft, judge: Judge, task: Task, submission: Submission, seed: int, effort: str) -> None:
+        from .judge.effort import get_effort
+        from .judge.trial import Trial
+        from .judge.verdict import decide
+
+        assert draft.artifact is not None
+        draft.trial = trial = Trial(judge, task, seed, get_effort(effort), draft.checks)
+        try:
+            trial.run(draft.artifact, submission.kernels)
+        finally:
+            trial.close()
+            draft.baselines = judge.baselines.reports(task)
+            draft.output = trial.output
+        draft.end(*decide(draft.checks, trial.error, trial.tampered, trial.stage, not trial.interpreted))
+
+
+def _refuse_cuda(draft: _Draft, built: str) -> None:
+    draft.checks.not_run("build", built)
+    draft.end(Outcome.REJECTED, f"CUDA C++ cannot run on a CPU host ({built}); submit C++ or Triton, or judge on a CUDA host")
+
+
+@contextlib.contextmanager
+def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
+    start = time.perf_counter()
+    try:
+        yield
+    finally:
+        seconds[name] = time.perf_counter() - start
+
+
+def _finish(draft: _Draft, task: Task, text: str, seed: int, effort: str, context: Context, prompt_hash: str) -> Evaluation:
+    trial, submission, artifact = draft.trial, draft.submission, draft.artifact
+    reached = f"the evaluation ended before it: {draft.outcome.value}"
+    checks: list[Check] = draft.checks.finish(reached)
+    timings: list[Timing] = trial.timings if trial else []
+    speedup: Speedup | None = trial.speedup if trial else None
+    evaluation = Evaluation(
+        id=uuid.uuid4().hex, created=datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
+        task=task.folder.name, task_version=task.version, device=draft.device, effort=effort, seed=seed,
+        outcome=draft.outcome, reason=draft.reason, checks=checks, speedup=speedup, baselines=draft.baselines, timings=timings,
+        workloads_right=trial.right / trial.tried if trial and trial.tried else 0.0,
+        own_kernel_share=trial.own_kernel_share if trial else None, setup_us=trial.setup_us if trial else {},
+        seconds={**(trial.seconds if trial else {}), **draft.seconds}, text=text,
+        code=submission.code if submission else "", language=submission.language.value if submission else "",
+        prompt_hash=prompt_hash, build_log=draft.build_log, resources=artifact.resources if artifact else {},
+        context=context, containment=CONTAINMENT, missing_containment=MISSING_CONTAINMENT, versions=versions(),
+    )
+    return msgspec.structs.replace(evaluation, feedback=write_feedback(evaluation, draft.output))

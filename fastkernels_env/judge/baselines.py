@@ -1,0 +1,101 @@
+"""Production implementations as contestants: each in a worker of its own, kept between evaluations."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+from collections import OrderedDict
+from typing import NamedTuple
+
+from ..protocol import Load
+from ..task import Baseline, Task
+from ..types import BaselineReport
+from .errors import WorkerError
+from .host import WorkerHost
+from .session import WorkerSession
+
+LOAD_SECONDS = 180.0
+"""FlashInfer builds its kernels just in time; `warm` does so ahead."""
+_KEPT_TASKS = 2
+
+
+class Contestant(NamedTuple):
+    """A baseline that is up: its worker, and whether it plans."""
+
+    baseline: Baseline
+    session: WorkerSession
+    has_plan: bool
+
+
+class BaselinePool:
+    """Workers of the baselines of the tasks that were used last.
+
+    Args:
+        host: Forks the workers.
+        device: Device kind.
+    """
+
+    def __init__(self, host: WorkerHost, device: str) -> None:
+        self._host, self._device = host, device
+        self._tasks: OrderedDict[str, dict[str, Contestant]] = OrderedDict()
+        self._reports: dict[str, dict[str, BaselineReport]] = {}
+
+    def contestants(self, task: Task, compiled: bool = True) -> dict[str, Contestant]:
+        """The task's baselines that are up on this device, by name; starts those that are not (compiled ones only if asked)."""
+        name = str(task.folder)
+        living = self._tasks.setdefault(name, {})
+        reports = self._reports.setdefault(name, {})
+        self._tasks.move_to_end(name)
+        for baseline in task.baselines:
+            if self._device not in baseline.devices or baseline.name in living:
+                continue
+            if baseline.compile and not compiled:
+                skipped = BaselineReport(name=baseline.name, status="skipped", detail="not timed at this effort")
+                reports.setdefault(baseline.name, skipped)
+            elif baseline.name not in reports or reports[baseline.name].status == "skipped":
+                self._open(task, baseline, living, reports)
+        while len(self._tasks) > _KEPT_TASKS:
+            for contestant in self._tasks.popitem(last=False)[1].values():
+                contestant.session.close()
+        return living
+
+    def reports(self, task: Task) -> list[BaselineReport]:
+        """Every baseline of the task on this device: used, or why not."""
+        return list(self._reports.get(str(task.folder), {}).values())
+
+    def drop(self, task: Task, name: str, error: WorkerError) -> None:
+        """A baseline failed while it ran: say so and leave it out from now on."""
+        contestant = self._tasks[str(task.folder)].pop(name, None)
+        if contestant:
+            contestant.session.close()
+        self._reports[str(task.folder)][name] = BaselineReport(name=name, status="failed", detail=error.summary)
+
+    def _open(
+        self, task: Task, baseline: Baseline, living: dict[str, Contestant], reports: dict[str, BaselineReport]
+    ) -> None:
+        if baseline.requires and importlib.util.find_spec(baseline.requires) is None:
+            detail = f"the package {baseline.requires!r} is not installed"
+            reports[baseline.name] = BaselineReport(name=baseline.name, status="not_available", detail=detail)
+            return
+        path = task.folder / "baselines" / baseline.file
+        functions = {node.name for node in ast.parse(path.read_text()).body if isinstance(node, ast.FunctionDef)}
+        session = self._host.spawn(trusted=True)
+        request = Load(
+            str(path), "python", task.entry, tuple(arg.name for arg in task.signature), tuple(arg.role.value for arg in task.signature),
+            "prepare" in functions, "plan" in functions, compile=baseline.compile,
+        )
+        try:
+            session.load(request, LOAD_SECONDS)
+        except WorkerError as error:
+            session.close()
+            reports[baseline.name] = BaselineReport(name=baseline.name, status="not_available", detail=error.summary)
+            return
+        reports[baseline.name] = BaselineReport(name=baseline.name, status="used")
+        living[baseline.name] = Contestant(baseline, session, "plan" in functions)
+
+    def close(self) -> None:
+        """End all workers."""
+        for living in self._tasks.values():
+            for contestant in living.values():
+                contestant.session.close()
+        self._tasks.clear()

@@ -1,0 +1,49 @@
+"""How much an evaluation does."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from .profile import Plan
+
+
+class Effort(NamedTuple):
+    """A preset of amounts.
+
+    Attributes:
+        hidden: Hidden workloads that are verified.
+        all_public: Verify and time every public workload, not only the smoke workload.
+        compiled: Also time baselines that go through torch.compile.
+        cpu: Rounds and seconds per workload on a CPU.
+        cuda: The same on a GPU.
+        trace: Measure the submission's share of device time.
+    """
+
+    hidden: int
+    all_public: bool
+    compiled: bool
+    cpu: Plan
+    cuda: Plan
+    trace: bool
+
+    def plan(self, device: str) -> Plan:
+        """Rounds and seconds per workload."""
+        return self.cuda if device == "cuda" else self.cpu
+
+
+EFFORTS = {
+    "full": Effort(4, True, True, Plan(rounds=12, least=5, seconds=1.6), Plan(rounds=24, least=8, seconds=1.5), True),
+    "quick": Effort(2, False, False, Plan(rounds=5, least=3, seconds=0.5), Plan(rounds=8, least=5, seconds=0.5), False),
+}
+"""``full`` is what scores are reported with; ``quick`` gives an early, noisier answer."""
+
+
+def get_effort(name: str) -> Effort:
+    """An effort by name.
+
+    Raises:
+        ValueError: Unknown name.
+    """
+    if name not in EFFORTS:
+        raise ValueError(f"expected effort {' or '.join(map(repr, EFFORTS))}, got {name!r}")
+    return EFFORTS[name]

@@ -1,0 +1,27 @@
+"""What can go wrong while a submission is judged, and whose it is."""
+
+from __future__ import annotations
+
+
+class JudgeFault(Exception):
+    """Ours: the reference, a baseline, the device or the judge itself. The outcome is `fault`."""
+
+
+class WorkerError(Exception):
+    """The submission's: it raised, died, hung, or broke the protocol. `detail` is fit for feedback."""
+
+    def __init__(self, summary: str, detail: str = "") -> None:
+        super().__init__(summary)
+        self.summary, self.detail = summary, detail
+
+
+class WorkerRaised(WorkerError):
+    """A Python or native exception in the submission."""
+
+
+class WorkerDied(WorkerError):
+    """The worker's process ended."""
+
+
+class WorkerTimedOut(WorkerError):
+    """No answer before the deadline."""

@@ -1,0 +1,73 @@
+"""The judge of one device: owns the device, the fork server, the baselines, and what is known about the host."""
+
+from __future__ import annotations
+
+import contextlib
+
+import msgspec
+
+from ..cache import HostCache, HostRecord
+from ..device import open_device
+from ..task import Task
+from ..types import BaselineReport, Peaks
+from ..versions import versions
+from .baselines import BaselinePool, Contestant
+from .host import WorkerHost
+
+NOISE_FLOOR = {"cpu": 0.03, "cuda": 0.004}
+"""Relative difference between two processes that run the same code, which no sampling inside them sees (see docs/measurements)."""
+
+
+class Judge:
+    """Everything that an evaluation needs and that outlives it. Not thread-safe: one evaluation at a time.
+
+    Args:
+        device: ``cpu`` or ``cuda``.
+
+    Raises:
+        DeviceError: The device cannot be opened.
+    """
+
+    def __init__(self, device: str) -> None:
+        self.device = open_device(device)
+        self.cache = HostCache(self.device.info(), versions())
+        self.host = WorkerHost(self.device, self.cache.folder)
+        self.baselines = BaselinePool(self.host, self.device.kind)
+        self.noise_floor = NOISE_FLOOR[self.device.kind]
+        self._record = self.cache.load()
+
+    @property
+    def peaks(self) -> Peaks:
+        """Measured rates of this host; measured now if no `warm` has done so."""
+        if self._record is None:
+            self._record = HostRecord(device=self.device.info().name, peaks=self.device.measure_peaks())
+            self.cache.save(self._record)
+        return self._record.peaks
+
+    def note_warm(self, task: Task, reports: list[BaselineReport]) -> None:
+        """Remember which baselines of a task were built and tried."""
+        record = self.cache.load() or HostRecord(device=self.device.info().name, peaks=self.peaks)
+        statuses = {report.name: report.status for report in reports}
+        self._record = msgspec.structs.replace(record, warmed={**record.warmed, task.folder.name: statuses})
+        self.cache.save(self._record)
+
+    @property
+    def warmed(self) -> dict[str, dict[str, str]]:
+        """Status of every baseline by task, where `warm` has run."""
+        return self._record.warmed if self._record else {}
+
+    def contestants(self, task: Task, compiled: bool) -> dict[str, Contestant]:
+        """The baselines to time against, by name.
+
+        Args:
+            task: The task.
+            compiled: Whether those that go through torch.compile take part.
+        """
+        living = self.baselines.contestants(task, compiled)
+        return {name: c for name, c in living.items() if compiled or not c.baseline.compile}
+
+    def close(self) -> None:
+        """End every worker and the fork server."""
+        with contextlib.suppress(Exception):
+            self.baselines.close()
+        self.host.close()

@@ -1,0 +1,75 @@
+"""From time samples to a speedup with an interval."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from ..types import Speedup
+
+RESAMPLES = 2000
+CONFIDENCE = 0.95
+
+
+class Samples(NamedTuple):
+    """Time samples of one workload in microseconds per call, paired by round.
+
+    Attributes:
+        workload: Name.
+        count: Weight of its time.
+        candidate: One sample per round.
+        baselines: By baseline, one sample per round.
+    """
+
+    workload: str
+    count: int
+    candidate: Sequence[float]
+    baselines: dict[str, Sequence[float]]
+
+
+def best_baseline(baselines: dict[str, Sequence[float]]) -> str:
+    """The baseline with the smallest median."""
+    return min(baselines, key=lambda name: float(np.median(baselines[name])))
+
+
+def speedup(samples: Sequence[Samples], noise_floor: float, seed: int = 0) -> Speedup:
+    """Baseline time over candidate time, both summed over workloads with their counts.
+
+    Per workload the best baseline counts. The interval is a percentile bootstrap over rounds (candidate and baseline of one round
+    stay together), then widened by `noise_floor`: differences between processes that no number of rounds inside them can see.
+
+    Args:
+        samples: At least one workload with at least one round and one baseline.
+        noise_floor: Relative half-width added in quadrature.
+        seed: Of the bootstrap.
+    """
+    rng = np.random.default_rng(seed)
+    counts = np.array([max(s.count, 1) for s in samples], dtype=float)
+    pairs = [(np.asarray(s.candidate), np.asarray(s.baselines[best_baseline(s.baselines)])) for s in samples]
+    ratios = np.array([np.median(base) / np.median(cand) for cand, base in pairs])
+    total = _ratio(counts, [np.median(c) for c, _ in pairs], [np.median(b) for _, b in pairs])
+    draws = np.array([_resample(rng, cand, base) for cand, base in pairs])  # [workloads, 2, RESAMPLES]
+    resampled = _ratio(counts, draws[:, 0], draws[:, 1])
+    tail = (1 - CONFIDENCE) / 2
+    low, high = np.quantile(resampled, [tail, 1 - tail])
+    # The bootstrap of a median over few rounds is too narrow; n / (n - 1) is the usual small-sample correction of a variance.
+    rounds = min(len(cand) for cand, _ in pairs)
+    widen = np.sqrt(rounds / (rounds - 1)) if rounds > 1 else 1.0
+    below = np.hypot(np.log(total / low) * widen, noise_floor)
+    above = np.hypot(np.log(high / total) * widen, noise_floor)
+    worst = int(ratios.argmin())
+    return Speedup(
+        estimate=float(total), low=float(total * np.exp(-below)), high=float(total * np.exp(above)),
+        worst=float(ratios[worst]), worst_workload=samples[worst].workload,
+    )
+
+
+def _ratio(counts: np.ndarray, candidate: Sequence[float] | np.ndarray, baseline: Sequence[float] | np.ndarray) -> np.ndarray:
+    return np.asarray(np.tensordot(counts, np.asarray(baseline), 1) / np.tensordot(counts, np.asarray(candidate), 1))
+
+
+def _resample(rng: np.random.Generator, candidate: np.ndarray, baseline: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    picks = rng.integers(len(candidate), size=(RESAMPLES, len(candidate)))
+    return np.median(candidate[picks], 1), np.median(baseline[picks], 1)

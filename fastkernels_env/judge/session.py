@@ -1,0 +1,162 @@
+"""The judge's side of a worker: requests with deadlines, memory handed over, the end told apart."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from ..device import Arena, Clock
+from ..device.base import ClockLost, ClockTimeout
+from ..protocol import (
+    ArgValue, Arm, Attach, Bind, Channel, Closed, Detach, Done, Ended, Load, ProtocolError, Raised, Reply, Request, Run, Setup, Trace,
+)
+from ..protocol import Clock as ClockRequest
+from .errors import WorkerDied, WorkerError, WorkerRaised, WorkerTimedOut
+
+if TYPE_CHECKING:
+    from .host import WorkerHost
+
+
+class WorkerSession:
+    """A live worker. Every request raises a `WorkerError` if the submission misbehaves; the worker is then ended.
+
+    Attributes:
+        pid: The worker's process id.
+        scratch: Its private folder.
+    """
+
+    def __init__(self, host: WorkerHost, worker: int, pid: int, channel: Channel, clock: Clock, log: int, scratch: Path) -> None:
+        self.pid, self.scratch = pid, scratch
+        self._host, self._worker, self._channel, self._clock, self._log = host, worker, channel, clock, log
+        self._ended: Ended | None = None
+        self._attached: dict[int, Arena] = {}
+
+    def load(self, request: Load, seconds: float) -> Done:
+        """Load an artefact."""
+        return self._request(request, seconds)
+
+    def attach(self, arena: Arena, seconds: float = 30.0) -> int:
+        """Map an arena into the worker; returns the number that references use."""
+        number = len(self._attached)
+        self._attached[number] = arena
+        self._request(Attach(number, arena.size), seconds, (arena.descriptor,))
+        return number
+
+    def detach(self, seconds: float = 30.0) -> None:
+        """Let the worker forget every arena and call."""
+        self._attached.clear()
+        self._request(Detach(), seconds)
+
+    def forget(self) -> None:
+        """Detach if anything is attached."""
+        if self._attached and self._ended is None:
+            self.detach()
+
+    def bind(self, calls: list[list[ArgValue]], seconds: float = 60.0) -> None:
+        """Set the argument lists that later requests refer to by index."""
+        self._request(Bind(calls), seconds)
+
+    def setup(self, calls: Sequence[int], seconds: float) -> dict[str, float]:
+        """Run `prepare` and `plan` for these calls; microseconds per call as reported."""
+        return self._request(Setup(list(calls)), seconds).data
+
+    def run(self, calls: Sequence[int], seconds: float) -> Done:
+        """Run calls once and synchronise."""
+        return self._request(Run(list(calls)), seconds)
+
+    def arm(self, sequences: list[list[int]], graph: bool, seconds: float) -> str:
+        """Prepare sequences for the clock; ``graph``, ``eager``, or ``eager: why not graph``."""
+        return self._request(Arm(sequences, graph), seconds).detail
+
+    def trace(self, calls: Sequence[int], seconds: float) -> dict[str, float]:
+        """Reported device microseconds by kernel name."""
+        return self._request(Trace(list(calls)), seconds).data
+
+    def time(self, sequence: int, seconds: float, gather: Callable[[], torch.Tensor]) -> tuple[float, torch.Tensor]:
+        """Run one armed sequence under the judge's clock: seconds from "go" until `gather` has read every output, and its words."""
+        self._send(ClockRequest())
+        try:
+            elapsed = self._clock.run(sequence, seconds, self._alive, gather)
+        except ClockTimeout:
+            raise self._timeout(f"the timed block did not finish within {seconds:.0f} s") from None
+        except ClockLost:
+            self._receive(time.monotonic() + 1.0, seconds)
+            raise self._death() from None
+        self._clock.stop()
+        self._receive(time.monotonic() + seconds, seconds)
+        return elapsed
+
+    def close(self) -> None:
+        """End the worker, every descendant, and its scratch folder. Idempotent."""
+        if self._ended is None:
+            self._end()
+
+    def output(self) -> str:
+        """The end of what the worker printed."""
+        from .host import read_log
+
+        return read_log(self._log) if self._ended is None else self._last_output
+
+    def _alive(self) -> bool:
+        return not select.select([self._channel.sock], [], [], 0)[0]
+
+    def _request(self, request: Request, seconds: float, fds: tuple[int, ...] = ()) -> Done:
+        self._send(request, fds)
+        return self._receive(time.monotonic() + seconds, seconds)
+
+    def _send(self, request: Request, fds: tuple[int, ...] = ()) -> None:
+        if self._ended is not None:
+            raise self._death()
+        try:
+            self._channel.send(request, fds)
+        except Closed:
+            raise self._death() from None
+
+    def _receive(self, deadline: float, seconds: float) -> Done:
+        try:
+            reply, fds = self._channel.receive(Reply, deadline)
+        except Closed:
+            raise self._death() from None
+        except TimeoutError:
+            raise self._timeout(f"no answer within {seconds:.0f} s") from None
+        except ProtocolError as error:
+            self._end()
+            raise WorkerDied(f"the worker broke the protocol: {error}") from None
+        for fd in fds:
+            os.close(fd)
+        if isinstance(reply, Raised):
+            self._end()
+            raise WorkerRaised(reply.text.strip().splitlines()[-1] if reply.text.strip() else reply.kind, reply.text)
+        assert isinstance(reply, Done)
+        return reply
+
+    def _timeout(self, summary: str) -> WorkerError:
+        self._end()
+        return WorkerTimedOut(summary, self._last_output)
+
+    def _death(self) -> WorkerError:
+        ended = self._ended or self._end()
+        if ended.signal and not ended.killed:
+            how = f"killed by {signal.Signals(ended.signal).name}"
+        else:
+            how = f"exited with status {ended.code}" if not ended.killed else "closed its channel"
+        return WorkerDied(f"the submission's process ended: {how}", self._last_output)
+
+    def _end(self) -> Ended:
+        from .host import read_log, remove_scratch
+
+        self._ended = Ended(killed=True, code=0, signal=0)
+        self._ended = self._host.end(self._worker)
+        self._last_output = read_log(self._log)
+        self._channel.close()
+        self._clock.close()
+        os.close(self._log)
+        remove_scratch(self.scratch)
+        return self._ended

@@ -1,0 +1,222 @@
+"""Frames between the judge, the fork server and the workers: data only, decoded strictly, never pickled.
+
+Frames are msgpack-encoded `msgspec` structs with a length prefix over a Unix stream socket; file descriptors ride along with
+SCM_RIGHTS. What a worker sends is a claim (`Evidence.REPORTED`): it can only count against the submission.
+"""
+
+from __future__ import annotations
+
+import array
+import socket
+import struct
+import time
+
+import msgspec
+
+MAX_REPLY = 1 << 20
+"""Largest frame that the judge accepts from a worker."""
+_MAX_FDS = 16
+_HEADER = struct.Struct("<I")
+
+
+class ProtocolError(Exception):
+    """A frame that is too long, cut off, or not what the protocol allows."""
+
+
+class Closed(Exception):  # noqa: N818 -- an end, not an error
+    """The other side closed the channel."""
+
+
+class TensorRef(msgspec.Struct, frozen=True, array_like=True):
+    """A tensor inside an attached arena: byte offset, shape and strides in elements, dtype name."""
+
+    arena: int
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    dtype: str
+
+
+ArgValue = TensorRef | bool | int | float
+
+
+class Load(msgspec.Struct, frozen=True, tag=True):
+    """Load an artefact and find its entry."""
+
+    path: str
+    language: str
+    entry: str
+    arguments: tuple[str, ...]
+    roles: tuple[str, ...]
+    has_prepare: bool
+    has_plan: bool
+    compile: bool = False
+    interpret: bool = False
+
+
+class Attach(msgspec.Struct, frozen=True, tag=True):
+    """Map the judge's memory (one descriptor rides along)."""
+
+    arena: int
+    size: int
+
+
+class Detach(msgspec.Struct, frozen=True, tag=True):
+    """Forget every call and arena."""
+
+
+class Bind(msgspec.Struct, frozen=True, tag=True):
+    """Set the calls that later frames refer to by index; each is the entry's argument list."""
+
+    calls: list[list[ArgValue]]
+
+
+class Setup(msgspec.Struct, frozen=True, tag=True):
+    """Run `prepare` and `plan`, where the module has them, for these calls."""
+
+    calls: list[int]
+
+
+class Run(msgspec.Struct, frozen=True, tag=True):
+    """Run these calls once, in order, and synchronise."""
+
+    calls: list[int]
+
+
+class Arm(msgspec.Struct, frozen=True, tag=True):
+    """Make sequences of calls ready for the clock; on CUDA capture each into a graph, if `graph`."""
+
+    sequences: list[list[int]]
+    graph: bool
+
+
+class Clock(msgspec.Struct, frozen=True, tag=True):
+    """Obey the clock page (or event) until told to stop; then answer."""
+
+
+class Trace(msgspec.Struct, frozen=True, tag=True):
+    """Run these calls under the profiler and report device time by kernel name."""
+
+    calls: list[int]
+
+
+Request = Load | Attach | Detach | Bind | Setup | Run | Arm | Clock | Trace
+
+
+class Done(msgspec.Struct, frozen=True, tag=True):
+    """The request succeeded, says the worker."""
+
+    seconds: float = 0.0
+    detail: str = ""
+    data: dict[str, float] = {}
+
+
+class Raised(msgspec.Struct, frozen=True, tag=True):
+    """The submission raised while serving a request."""
+
+    kind: str
+    text: str
+
+
+Reply = Done | Raised
+
+
+class Spawn(msgspec.Struct, frozen=True, tag=True):
+    """Ask the fork server for a worker. Descriptors: channel, go, done, page, log."""
+
+    worker: int
+    device: str
+    scratch: str
+    environment: dict[str, str]
+
+
+class Kill(msgspec.Struct, frozen=True, tag=True):
+    """Ask the fork server to end a worker and all its descendants."""
+
+    worker: int
+
+
+class Spawned(msgspec.Struct, frozen=True, tag=True):
+    """A worker runs under this process id."""
+
+    pid: int
+
+
+class Ended(msgspec.Struct, frozen=True, tag=True):
+    """How a worker ended: its exit code or signal if it ended by itself, else ``killed``."""
+
+    killed: bool
+    code: int
+    signal: int
+
+
+ServerRequest = Spawn | Kill
+ServerReply = Spawned | Ended
+
+_encoder = msgspec.msgpack.Encoder()
+
+
+class Channel:
+    """A framed, deadline-aware connection over a Unix stream socket."""
+
+    def __init__(self, sock: socket.socket, limit: int | None = None) -> None:
+        self.sock = sock
+        self.limit = limit
+
+    def send(self, frame: msgspec.Struct, fds: tuple[int, ...] = ()) -> None:
+        """Send one frame, with descriptors.
+
+        Raises:
+            Closed: The other side is gone.
+        """
+        body = _encoder.encode(frame)
+        message = _HEADER.pack(len(body)) + body
+        try:
+            if fds:
+                ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))]
+                sent = self.sock.sendmsg([message], ancillary)
+                message = message[sent:]
+            self.sock.sendall(message)
+        except (BrokenPipeError, ConnectionResetError) as error:
+            raise Closed("the other side closed the channel") from error
+
+    def receive(self, kind: object, deadline: float | None = None) -> tuple[msgspec.Struct, list[int]]:
+        """Receive one frame of type `kind` and its descriptors.
+
+        Args:
+            kind: Struct type or union to decode as.
+            deadline: `time.monotonic` time after which to give up.
+
+        Raises:
+            Closed: The other side is gone.
+            TimeoutError: Nothing complete came before the deadline.
+            ProtocolError: The frame is too long or no valid `kind`.
+        """
+        fds: list[int] = []
+        (length,) = _HEADER.unpack(self._read(_HEADER.size, deadline, fds))
+        if self.limit is not None and length > self.limit:
+            raise ProtocolError(f"a frame of {length} bytes came; at most {self.limit} are allowed")
+        try:
+            frame: msgspec.Struct = msgspec.msgpack.decode(self._read(length, deadline, fds), type=kind)
+        except msgspec.DecodeError as error:
+            raise ProtocolError(f"a frame came that the protocol does not know: {error}") from error
+        return frame, fds
+
+    def _read(self, count: int, deadline: float | None, fds: list[int]) -> bytes:
+        data = bytearray()
+        while len(data) < count:
+            self.sock.settimeout(None if deadline is None else max(deadline - time.monotonic(), 1e-4))
+            try:
+                chunk, received, _, _ = socket.recv_fds(self.sock, min(count - len(data), 1 << 20), _MAX_FDS)
+            except ConnectionResetError as error:
+                raise Closed("the other side closed the channel") from error
+            fds.extend(received)
+            if not chunk:
+                raise Closed("the other side closed the channel")
+            data += chunk
+        self.sock.settimeout(None)
+        return bytes(data)
+
+    def close(self) -> None:
+        """Close the socket."""
+        self.sock.close()

@@ -1,0 +1,203 @@
+"""The worker's side of a session: arenas, bound calls, armed sequences, the clock."""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+import struct
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+import tvm_ffi
+
+from ..protocol import (
+    ArgValue, Arm, Attach, Bind, Clock, Detach, Done, Load, Reply, Run, Setup, TensorRef, Trace,
+)
+from .loader import Entry, load
+from .memory import Arena
+
+STOP = 0xFFFF
+"""Clock command that ends the clock loop."""
+_WORD = struct.Struct("<Q")
+
+
+class Session:
+    """State of one worker. `handle` serves one request; it raises what the submission raises.
+
+    Args:
+        device: ``cpu`` or ``cuda``.
+        go: Event descriptor on which the judge starts a sequence (CPU).
+        done: Event descriptor on which this worker answers (CPU).
+        page: Descriptor of the shared clock page (CUDA).
+    """
+
+    def __init__(self, device: str, go: int, done: int, page: int) -> None:
+        self.device, self.go, self.done = device, go, done
+        self.page = mmap.mmap(page, mmap.PAGESIZE)
+        self.entry: Entry | None = None
+        self.roles: tuple[str, ...] = ()
+        self.arenas: dict[int, Arena] = {}
+        self.calls: list[list[Any]] = []
+        self.extras: dict[int, dict[str, Any]] = {}
+        self.armed: list[Callable[[], None]] = []
+
+    def handle(self, request: Any, fds: list[int]) -> Reply:
+        """Serve one request and say how long it took."""
+        start = time.perf_counter()
+        detail, data = "", {}
+        match request:
+            case Load():
+                if self.device == "cuda":
+                    torch.cuda.init()
+                self.entry, self.roles = load(request), request.roles
+            case Attach():
+                self.arenas[request.arena] = Arena(self.device, fds[0], request.size)
+            case Detach():
+                self._detach()
+            case Bind():
+                self._bind(request.calls)
+            case Setup():
+                data = self._setup(request.calls)
+            case Run():
+                with self._stream():
+                    self._run(request.calls)
+                self._synchronize()
+            case Arm():
+                detail = self._arm(request)
+            case Clock():
+                self._obey_clock()
+            case Trace():
+                data = self._trace(request.calls)
+        return Done(time.perf_counter() - start, detail, data)
+
+    def describe(self, error: BaseException) -> str:
+        """A traceback without this module's own frames, cut to what a reader needs."""
+        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "/fastkernels_env/worker/" not in frame.filename]
+        text = "".join(traceback.format_list(frames[-6:])) + "".join(traceback.format_exception_only(error))
+        return text[-6000:]
+
+    def _bind(self, calls: list[list[ArgValue]]) -> None:
+        assert self.entry
+        self.extras, self.armed = {}, []
+        self.calls = [
+            [self.arenas[value.arena].tensor(value) if isinstance(value, TensorRef) else value for value in call] for call in calls
+        ]
+        if self.entry.native:
+            self.calls = [[tvm_ffi.from_dlpack(v) if isinstance(v, torch.Tensor) else v for v in call] for call in self.calls]
+
+    def _detach(self) -> None:
+        self.armed, self.calls, self.extras = [], [], {}
+        self._synchronize()
+        for arena in self.arenas.values():
+            arena.close()
+        self.arenas = {}
+
+    def _setup(self, calls: list[int]) -> dict[str, float]:
+        """Run `prepare` and `plan`; microseconds per call, by name."""
+        assert self.entry
+        spent: dict[str, float] = {}
+        for keyword, function, role in (("prepared", self.entry.prepare, "weight"), ("plan", self.entry.plan, "metadata")):
+            if function is None:
+                continue
+            start = time.perf_counter()
+            for index in calls:
+                arguments = [self._visible(value, kind, role) for value, kind in zip(self.calls[index], self.roles, strict=True)]
+                self.extras.setdefault(index, {})[keyword] = function(*arguments)
+            self._synchronize()
+            spent[function.__name__] = (time.perf_counter() - start) * 1e6 / max(len(calls), 1)
+        return spent
+
+    @staticmethod
+    def _visible(value: Any, kind: str, role: str) -> Any:
+        """Tensors of other roles arrive without data, so that nothing can be computed ahead from them."""
+        return value if not isinstance(value, torch.Tensor) or kind == role else value.to("meta")
+
+    def _run(self, calls: list[int]) -> None:
+        assert self.entry
+        function = self.entry.call
+        if self.extras:
+            for index in calls:
+                function(*self.calls[index], **self.extras[index])
+        else:
+            for index in calls:
+                function(*self.calls[index])
+
+    @contextlib.contextmanager
+    def _stream(self) -> Iterator[None]:
+        """Hand torch's current stream to native code."""
+        if self.device == "cuda":
+            with tvm_ffi.use_torch_stream():
+                yield
+        else:
+            yield
+
+    def _synchronize(self) -> None:
+        if self.device == "cuda":
+            torch.cuda.synchronize()
+
+    def _arm(self, request: Arm) -> str:
+        self.armed = []
+        if request.graph:
+            try:
+                self.armed = [self._capture(sequence) for sequence in request.sequences]
+                return "graph"
+            except Exception as error:
+                torch.cuda.synchronize()
+                self.armed = [self._eager(sequence) for sequence in request.sequences]
+                return f"eager: CUDA graph capture failed: {self.describe(error).strip().splitlines()[-1]}"
+        self.armed = [self._eager(sequence) for sequence in request.sequences]
+        return "eager"
+
+    def _eager(self, sequence: list[int]) -> Callable[[], None]:
+        def run() -> None:
+            with self._stream():
+                self._run(sequence)
+
+        return run
+
+    def _capture(self, sequence: list[int]) -> Callable[[], None]:
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph), self._stream():
+            self._run(sequence)
+        graph.replay()
+        torch.cuda.synchronize()
+        return graph.replay
+
+    def _obey_clock(self) -> None:
+        if self.device == "cuda":
+            self._obey_page()
+            return
+        os.eventfd_write(self.done, 1)
+        while (command := os.eventfd_read(self.go)) != STOP:
+            self.armed[command - 1]()
+            os.eventfd_write(self.done, 1)
+
+    def _obey_page(self) -> None:
+        page = self.page
+        _WORD.pack_into(page, 8, 1)
+        while True:
+            while not (command := _WORD.unpack_from(page, 0)[0]):
+                pass
+            _WORD.pack_into(page, 0, 0)
+            if command == STOP:
+                return
+            self.armed[command - 1]()
+            torch.cuda.synchronize()
+            _WORD.pack_into(page, 8, 1)
+
+    def _trace(self, calls: list[int]) -> dict[str, float]:
+        """Device microseconds by kernel name over these calls."""
+        from torch.profiler import ProfilerActivity, profile  # noqa: PLC0415 -- slow to import, CUDA only
+
+        with profile(activities=[ProfilerActivity.CUDA]) as profiler, self._stream():
+            self._run(calls)
+            torch.cuda.synchronize()
+        spent: dict[str, float] = {}
+        for event in profiler.events() or []:
+            if event.device_type == torch.autograd.DeviceType.CUDA:
+                spent[event.name] = spent.get(event.name, 0.0) + event.self_device_time_total
+        return spent
