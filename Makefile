@@ -40,7 +40,7 @@ test-gpu: $(READY) ## the tests that need a CUDA device
 	"$(PY)" -m pytest -m gpu tests/gpu $(ARGS)
 
 lint: $(READY) ## ruff
-	"$(PY)" -m ruff check . $(ARGS)
+	"$(PY)" -m ruff check --extend-exclude build . $(ARGS)
 
 # mypy cannot follow the package-dir mapping of an editable install, so it reads an installed wheel, from a folder in which the
 # sources of the checkout are out of sight. build/lib goes first: setuptools would pack files that no longer exist.

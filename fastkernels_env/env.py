@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol, cast
 
 import gymnasium
+import msgspec
 import numpy as np
 from gymnasium.error import ClosedEnvironmentError, InvalidAction, ResetNeeded
 from gymnasium.spaces import Box, Dict, Discrete
@@ -20,9 +21,8 @@ from .prompt import build_prompt, prompt_hash
 from .registry import load_task
 from .report import evaluation_json, plain_report
 from .reward import load_preset
-from .spaces import SourceText
-from .submission import LANGUAGES
-from .task import SEED_LANGUAGE, Task
+from .spaces import SourceText, seed_replies
+from .submission import MAX_CHARS
 from .types import Context, Evaluation, Outcome, Reward, Stage
 
 CREDITS = ("improvement", "raw")
@@ -103,8 +103,8 @@ class KernelEnv(gymnasium.Env[Observation, str]):
     """Write a kernel; be paid what it is worth in production.
 
     ## Action space
-    `SourceText`: a language model's reply, up to 65,536 characters. The fenced code block that defines the task's entry is taken out
-    of it, built, verified against the oracle and timed against production implementations. A reply without usable code is an
+    `SourceText`: a language model's reply, up to 65,536 characters. The fenced code block that defines the task's entry is taken
+    out of it, built, verified against the oracle and timed against production implementations. A reply without usable code is an
     ordinary evaluation with the outcome `rejected`, and so is one that is too long. `action_space.sample()` draws seed solutions.
 
     ## Observation space
@@ -112,14 +112,14 @@ class KernelEnv(gymnasium.Env[Observation, str]):
     score among this episode's accepted submissions, 0.0 before there is one).
 
     ## Rewards
-    The score of a submission is the total of the reward preset. ``credit="improvement"`` pays a turn what it adds to the best score of
-    the episode so far: the first turn its score, a later turn ``max(score - best, 0)``, so that the rewards of an episode sum to its
-    best score. `tampered` is always paid in full and never counts as best, so later turns cannot win its penalty back.
+    The score of a submission is the total of the reward preset. ``credit="improvement"`` pays a turn what it adds to the best score
+    of the episode so far: the first turn its score, a later turn ``max(score - best, 0)``, so that the rewards of an episode sum to
+    its best score. `tampered` is always paid in full and never counts as best, so later turns cannot win its penalty back.
     ``credit="raw"`` pays each turn its score.
 
     ## Starting state
-    The prompt, no feedback. `reset` accepts the options ``run``, ``episode``, ``group`` (text) and ``policy_step`` (an integer), which
-    are recorded with every evaluation of the episode; ``episode`` is a fresh id unless given.
+    The prompt, no feedback. `reset` accepts the options ``run``, ``episode``, ``group`` (text) and ``policy_step`` (an integer);
+    they are recorded with every evaluation of the episode. ``episode`` is a fresh id unless given.
 
     ## Episode end
     With ``max_turns=1`` the step terminates the episode. With more turns the episode is truncated at the limit.
@@ -198,6 +198,7 @@ class KernelEnv(gymnasium.Env[Observation, str]):
         Raises:
             ValueError: An unknown option, or one of the wrong type.
         """
+        self._check_open()
         super().reset(seed=seed)
         self._start(_context(options or {}))
         self._running = True
@@ -226,9 +227,11 @@ class KernelEnv(gymnasium.Env[Observation, str]):
             raise EvaluationFault(evaluation, self._observation(), self._info(evaluation, reward))
         paid = self._credit(evaluation.outcome, reward.total)
         self._advance(evaluation, reward)
-        return self._observation(), paid, self.max_turns == 1, not self._running and self.max_turns > 1, self._info(evaluation, reward)
+        terminated = self.max_turns == 1
+        truncated = not terminated and not self._running
+        return self._observation(), paid, terminated, truncated, self._info(evaluation, reward)
 
-    def render(self) -> str | None:  # type: ignore[override]
+    def render(self) -> str | None:
         """The report of the last evaluation, or that there is none yet; None without a render mode."""
         if self.render_mode is None:
             gymnasium.logger.warn("render() needs a render mode: make the environment with render_mode='ansi'")
@@ -245,14 +248,92 @@ class KernelEnv(gymnasium.Env[Observation, str]):
         self._context = context
         self._turn = 0
         self._best: float | None = None
-        self._best_accepted = 0.0
+        self._accepted: float | None = None
         self._feedback = ""
         self._last: tuple[Evaluation, Reward] | None = None
 
-    def _check_step(self, action: object) -> None:
+    def _check_open(self) -> None:
         if self._closed:
             raise ClosedEnvironmentError("expected an open environment, this one is closed; make a new one")
+
+    def _check_step(self, action: object) -> None:
+        self._check_open()
         if not self._running:
-            raise ResetNeeded(f"expected a running episode, found one that has not begun or has ended (turn {self._turn}); call reset()")
+            raise ResetNeeded("expected a running episode, this one has not begun or has ended; call reset() first")
         if not isinstance(action, str):
             raise InvalidAction(f"expected a reply as text, got {type(action).__name__}")
+
+    def _credit(self, outcome: Outcome, score: float) -> float:
+        if self.credit == "raw" or self._best is None or outcome is Outcome.TAMPERED:
+            return score
+        return max(score - self._best, 0.0)
+
+    def _advance(self, evaluation: Evaluation, reward: Reward) -> None:
+        score = float(reward.total or 0.0)
+        if evaluation.outcome is not Outcome.TAMPERED:
+            self._best = score if self._best is None else max(self._best, score)
+        if evaluation.outcome is Outcome.ACCEPTED:
+            self._accepted = score if self._accepted is None else max(self._accepted, score)
+        self._turn += 1
+        self._context = msgspec.structs.replace(self._context, turn=self._turn)
+        self._running = self._turn < self.max_turns
+        self._feedback = evaluation.feedback[:MAX_CHARS]
+        self._last = (evaluation, reward)
+
+    def _observation(self) -> Observation:
+        return {
+            "prompt": self._prompt,
+            "feedback": self._feedback,
+            "turn": np.int64(self._turn),
+            "best_score": np.array(self._accepted or 0.0, dtype=np.float32),
+        }
+
+    def _info(self, evaluation: Evaluation | None = None, reward: Reward | None = None) -> Info:
+        speedup = evaluation.speedup if evaluation else None
+        parts = reward.parts if reward else {}
+        seconds = evaluation.seconds if evaluation else {}
+        return {
+            "outcome": evaluation.outcome.value if evaluation else "",
+            "valid": reward is not None and reward.total is not None,
+            "score": _finite(reward.total if reward else None),
+            "speedup_low": _finite(speedup.low if speedup else None),
+            "speedup": _finite(speedup.estimate if speedup else None),
+            "speedup_high": _finite(speedup.high if speedup else None),
+            **{f"reward/{name}": _finite(parts.get(name)) for name in self.scorer.part_names},
+            **{f"seconds/{stage.value}": _finite(seconds.get(stage.value)) for stage in Stage},
+            "report": json.dumps(evaluation_json(evaluation, reward)) if evaluation and reward else "{}",
+        }
+
+
+def open_evaluator(evaluator: Evaluator | None, device: str, log: str | Path | None) -> Evaluator:
+    """The evaluator that was given, or a new one (which starts no process before its first evaluation).
+
+    Raises:
+        ValueError: `device` or `log` contradicts the evaluator that was given.
+    """
+    if evaluator is None:
+        return Evaluator(device, log=log)
+    if device not in ("auto", evaluator.device):
+        raise ValueError(f"expected device {evaluator.device!r}, which the given evaluator judges on, got {device!r}")
+    if log is not None and Path(log) != evaluator.log:
+        raise ValueError(f"expected no log beside a given evaluator, which logs to {evaluator.log}, got {str(log)!r}")
+    return evaluator
+
+
+def _check_choice(name: str, value: object, choices: tuple[object, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"expected {name} to be one of {', '.join(map(repr, choices))}, got {value!r}")
+
+
+def _context(options: dict[str, Any]) -> Context:
+    for name, value in options.items():
+        kind = _CONTEXT_OPTIONS.get(name)
+        if kind is None:
+            raise ValueError(f"unknown reset option {name!r}; known are: {', '.join(_CONTEXT_OPTIONS)}")
+        if not isinstance(value, kind):
+            raise ValueError(f"expected reset option {name!r} to be of type {kind.__name__}, got {value!r}")
+    return Context(**{"episode": uuid.uuid4().hex, **options})
+
+
+def _finite(value: float | None) -> float:
+    return float(value) if value is not None and math.isfinite(value) else 0.0

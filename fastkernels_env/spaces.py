@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 from gymnasium.spaces import Text
 
-from .submission import MAX_CHARS
+from .submission import LANGUAGES, MAX_CHARS, TIMED_LANGUAGES
+from .task import SEED_LANGUAGE, Task
 
 
 class _Characters:
@@ -101,3 +103,12 @@ class SourceText(Text):
     def character_index(self, char: str) -> np.int32:
         """The code point of a character."""
         return np.int32(ord(char))
+
+
+def seed_replies(task: Task, device: str) -> list[str]:
+    """A reply with each of the task's seed solutions that the device can time, or where there is none, can judge."""
+    seeds = [(SEED_LANGUAGE[Path(name).suffix], code) for name, code in task.seeds().items()]
+    for languages in (TIMED_LANGUAGES[device], LANGUAGES[device]):
+        if replies := [f"```{language.value}\n{code.rstrip()}\n```\n" for language, code in seeds if language in languages]:
+            return replies
+    return []

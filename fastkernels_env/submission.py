@@ -41,6 +41,9 @@ LANGUAGES: Mapping[str, tuple[Language, ...]] = {
 }
 """Languages that are judged, by device kind."""
 
+TIMED_LANGUAGES: Mapping[str, tuple[Language, ...]] = {"cpu": (Language.CPP,), "cuda": (Language.PYTHON, Language.CUDA)}
+"""Those of them that are timed whatever they hold; of Python, a CPU cannot time Triton."""
+
 _TAG = re.compile(r"(?<!`)<(/?)(think|thinking|reasoning)>", re.IGNORECASE)
 _OPEN = re.compile(r"([ \t]*)(`{3,}|~{3,})(.*)")
 _CLOSE = re.compile(r"([ \t]*)(`{3,}|~{3,})[ \t]*")

@@ -87,7 +87,7 @@ def test_every_outcome_is_shown(outcome):
     assert plain_report(bare(outcome)).count("\n") == 4
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(odd, st.sampled_from([20, 60, 100, 200]))
 def test_any_evaluation_can_be_shown(evaluation, width):
     console = Console(file=io.StringIO(), width=width, force_terminal=True)

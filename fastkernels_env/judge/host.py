@@ -109,7 +109,9 @@ class WorkerHost:
 
 def server_environment() -> dict[str, str]:
     """The environment that workers start from: what compilers need, and nothing else of the caller's."""
-    return {name: os.environ[name] for name in _PASSED_ON if name in os.environ} | {"PYTHONUNBUFFERED": "1"}
+    passed_on = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+    # A bounded spin before OpenMP threads sleep: without it a busy neighbour stalls every parallel region for a scheduler's quantum.
+    return passed_on | {"PYTHONUNBUFFERED": "1", "GOMP_SPINCOUNT": "20000"}
 
 
 def start_server(kind: str) -> tuple[subprocess.Popen[bytes], Channel]:

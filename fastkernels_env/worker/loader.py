@@ -10,7 +10,6 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 import torch
-import tvm_ffi
 
 from ..protocol import Load
 
@@ -34,6 +33,8 @@ def load(request: Load) -> Entry:
         Exception: Whatever the module raises while it is imported.
     """
     if request.language != "python":
+        import tvm_ffi  # noqa: PLC0415 -- see `server`
+
         module = tvm_ffi.load_module(request.path)
         return Entry(module.get_function(request.entry), None, None, True)
     if request.interpret:

@@ -1,6 +1,7 @@
 """The fork server: an exec'd, single-threaded process that has torch imported and forks one worker per submission.
 
-It runs no parallel operation (a forked child of an OpenMP user hangs) and never initialises CUDA. It is the subreaper of everything
+It runs no parallel operation (a forked child of an OpenMP user hangs) and never initialises CUDA: it does not even import what asks
+for the number of devices (tvm-ffi does), since torch then refuses CUDA to every forked child. It is the subreaper of everything
 below it, so a descendant that detaches itself from its worker comes back here and is ended with it.
 """
 
@@ -15,7 +16,6 @@ import time
 from pathlib import Path
 
 import torch  # noqa: F401 -- preloaded once, shared by every fork
-import tvm_ffi  # noqa: F401
 
 from ..protocol import Channel, Closed, Ended, Kill, ServerRequest, Spawn, Spawned
 from .child import run_child

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-import tvm_ffi
 
 from ..protocol import (
     ArgValue, Arm, Attach, Bind, Clock, Detach, Done, Load, Reply, Run, Setup, TensorRef, Trace,
@@ -87,6 +86,8 @@ class Session:
             [self.arenas[value.arena].tensor(value) if isinstance(value, TensorRef) else value for value in call] for call in calls
         ]
         if self.entry.native:
+            import tvm_ffi  # noqa: PLC0415 -- see `server`
+
             self.calls = [[tvm_ffi.from_dlpack(v) if isinstance(v, torch.Tensor) else v for v in call] for call in self.calls]
 
     def _detach(self) -> None:
@@ -129,7 +130,9 @@ class Session:
     @contextlib.contextmanager
     def _stream(self) -> Iterator[None]:
         """Hand torch's current stream to native code."""
-        if self.device == "cuda":
+        if self.device == "cuda" and self.entry is not None and self.entry.native:
+            import tvm_ffi  # noqa: PLC0415 -- see `server`
+
             with tvm_ffi.use_torch_stream():
                 yield
         else:

@@ -1,8 +1,8 @@
 """A loop over the hit experts: gather the rows, one matrix product, scatter. PyTorch's fallback for experts on a CPU.
 
-CPUs without bfloat16 instructions multiply several times faster in float32, so `prepare` widens the weights there once, as an engine
-does when it loads the model. There is no compiled variant: trip count and row counts depend on the routing, so that every call would
-break the graph or compile anew.
+CPUs without bfloat16 instructions multiply several times faster in float32, so `prepare` widens the weights there once, as an
+engine does when it loads the model. There is no compiled variant: the trip count and the row counts depend on the routing, so that
+every call would break the graph or compile anew.
 """
 
 from itertools import groupby
