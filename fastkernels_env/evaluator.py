@@ -236,6 +236,7 @@ class Evaluator:
 
     def _try(self, draft: _Draft, judge: Judge, task: Task, submission: Submission, seed: int, effort: str) -> None:
         from .judge.effort import get_effort
+        from .judge.errors import CompileError
         from .judge.trial import Trial
         from .judge.verdict import decide
 
@@ -243,6 +244,11 @@ class Evaluator:
         draft.trial = trial = Trial(judge, task, seed, get_effort(effort), draft.checks)
         try:
             trial.run(draft.artifact, submission.kernels)
+        except CompileError as error:
+            draft.checks.failed("build", error.summary)
+            draft.build_log = error.log
+            draft.end(Outcome.BUILD_FAILED, error.summary)
+            return
         finally:
             trial.close()
             draft.baselines = judge.baselines.reports(task)
@@ -278,7 +284,7 @@ def _finish(draft: _Draft, task: Task, text: str, seed: int, effort: str, contex
         own_kernel_share=trial.own_kernel_share if trial else None, setup_us=trial.setup_us if trial else {},
         seconds={**(trial.seconds if trial else {}), **draft.seconds}, text=text,
         code=submission.code if submission else "", language=submission.language.value if submission else "",
-        prompt_hash=prompt_hash, build_log=draft.build_log, resources=artifact.resources if artifact else {},
+        prompt_hash=prompt_hash, build_log=draft.build_log, resources=(trial.resources if trial else {}) or (artifact.resources if artifact else {}),
         context=context, containment=CONTAINMENT, missing_containment=MISSING_CONTAINMENT, versions=versions(),
     )
     return msgspec.structs.replace(evaluation, feedback=write_feedback(evaluation, draft.output))

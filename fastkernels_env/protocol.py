@@ -52,6 +52,9 @@ class Load(msgspec.Struct, frozen=True, tag=True):
     has_plan: bool
     compile: bool = False
     interpret: bool = False
+    """Run Triton kernels through its interpreter."""
+    ahead: bool = False
+    """Compile Triton kernels for sm_90 instead of running them."""
 
 
 class Attach(msgspec.Struct, frozen=True, tag=True):

@@ -16,7 +16,11 @@ class WorkerError(Exception):
 
 
 class WorkerRaised(WorkerError):
-    """A Python or native exception in the submission."""
+    """A Python or native exception in the submission; `kind` is its class name, as reported."""
+
+    def __init__(self, summary: str, detail: str, kind: str) -> None:
+        super().__init__(summary, detail)
+        self.kind = kind
 
 
 class WorkerDied(WorkerError):
@@ -25,3 +29,11 @@ class WorkerDied(WorkerError):
 
 class WorkerTimedOut(WorkerError):
     """No answer before the deadline."""
+
+
+class CompileError(Exception):
+    """A kernel that is compiled at its first call does not compile."""
+
+    def __init__(self, summary: str, log: str) -> None:
+        super().__init__(summary)
+        self.summary, self.log = summary, log

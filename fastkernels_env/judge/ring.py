@@ -22,7 +22,7 @@ from .layout import ALIGNMENT, GUARD, extent_of, tensor_ref
 from .verify import fill_canary, poison_
 
 MIN_CALLS = 8
-MAX_CALLS = 512
+MAX_CALLS = 256
 
 
 class Geometry(NamedTuple):

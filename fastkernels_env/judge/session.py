@@ -133,7 +133,7 @@ class WorkerSession:
             os.close(fd)
         if isinstance(reply, Raised):
             self._end()
-            raise WorkerRaised(reply.text.strip().splitlines()[-1] if reply.text.strip() else reply.kind, reply.text)
+            raise WorkerRaised(reply.text.strip().splitlines()[-1] if reply.text.strip() else reply.kind, reply.text, reply.kind)
         assert isinstance(reply, Done)
         return reply
 

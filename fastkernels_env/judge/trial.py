@@ -8,6 +8,8 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from ..checks import CheckList
 from ..device import Arena
 from ..protocol import Load
@@ -15,7 +17,8 @@ from ..task import Task, Workload
 from ..types import Artifact, Language, Regime, Speedup, Stage, Timing
 from .cases import Case, derive_seed, make_case
 from .effort import Effort
-from .errors import WorkerError
+from .errors import CompileError, WorkerError, WorkerRaised
+from .layout import plan_layout
 from .profile import TimedFailure
 from .score import speedup
 from .timing import Entrant, measure
@@ -30,6 +33,10 @@ FIRST_CALL_SECONDS = 12.0
 """The first call compiles what is compiled just in time."""
 CALL_SECONDS = 12.0
 INTERPRETED_SECONDS = 120.0
+AHEAD_SECONDS = 60.0
+_COMPILER_ERRORS = frozenset({
+    "CompilationError", "CompileTimeAssertionFailure", "UnsupportedLanguageConstruct", "OutOfResources", "PTXASError", "MLIRError",
+})
 _CHECK_OF = {Regime.SKEWED: "skewed_inputs", Regime.EMPTY: "empty_batch"}
 
 
@@ -54,6 +61,7 @@ class Trial:
         self.error: WorkerError | None = None
         self.tampered = ""
         self.own_kernel_share: float | None = None
+        self.resources: dict[str, float] = {}
         self.output = ""
         self.stage = Stage.BUILD
         self.interpreted = False
@@ -74,11 +82,15 @@ class Trial:
         """Take a built submission through every stage that it reaches; a `WorkerError` ends it and is kept.
 
         Raises:
+            CompileError: A Triton kernel does not compile.
             JudgeFault: Something of ours broke.
         """
         device = self.judge.device
         self.interpreted = device.kind == "cpu" and artifact.language is Language.PYTHON and bool(kernels)
         try:
+            if self.interpreted:
+                with self.timed(Stage.BUILD):
+                    self._compile_ahead(artifact)
             with self.timed(Stage.SMOKE):
                 self._load(artifact)
                 smoked = self._smoke()
@@ -107,19 +119,46 @@ class Trial:
             self._arena.close()
             self._arena = None
 
+    def _compile_ahead(self, artifact: Artifact) -> None:
+        """Compile the kernels for sm_90 without a GPU, as the smoke call would launch them.
+
+        Raises:
+            CompileError: Triton refuses a kernel. Other failures of the entry are left to the smoke check.
+        """
+        device, task = self.judge.device, self.task
+        case = make_case(task, task.smoke_workload(device.kind), Regime.NORMAL, derive_seed(self.seed, "ahead"), device.torch_device)
+        session, arena = self.judge.host.spawn(), device.allocate(case_layout(task, case).size)
+        try:
+            session.load(msgspec.structs.replace(self._load_request(artifact), interpret=False, ahead=True), LOAD_SECONDS)
+            session.attach(arena)
+            session.bind([plan_layout(task, case.workload, [case.args]).slots[0].arguments])
+            session.setup([0], FIRST_CALL_SECONDS)
+            self.resources = session.run([0], AHEAD_SECONDS).data
+        except WorkerRaised as error:
+            if error.kind in _COMPILER_ERRORS:
+                raise CompileError(error.summary, error.detail) from None
+        except WorkerError:
+            pass
+        finally:
+            session.close()
+            arena.close()
+
     # -- smoke and verify ------------------------------------------------------------------------------------------------------
 
     def _load(self, artifact: Artifact) -> None:
-        self._request = Load(
-            artifact.path, artifact.language.value, artifact.entry, tuple(arg.name for arg in self.task.signature),
-            tuple(arg.role.value for arg in self.task.signature), artifact.has_prepare, artifact.has_plan, interpret=self.interpreted,
-        )
         self._session = self.judge.host.spawn()
-        self._session.load(self._request, LOAD_SECONDS)
+        self._session.load(self._load_request(artifact), LOAD_SECONDS)
         self._cases = self._draw_cases()
         nbytes = max(case_layout(self.task, case).size for case in self._cases)
         self._arena = self.judge.device.allocate(nbytes)
         self._session.attach(self._arena)
+
+    def _load_request(self, artifact: Artifact) -> Load:
+        signature = self.task.signature
+        return Load(
+            artifact.path, artifact.language.value, artifact.entry, tuple(arg.name for arg in signature),
+            tuple(arg.role.value for arg in signature), artifact.has_prepare, artifact.has_plan, interpret=self.interpreted,
+        )
 
     def _draw_cases(self) -> list[Case]:
         """The smoke case first, then every verification case."""

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 
 from ..protocol import Load
+from .ahead import Recorder, prepare_ahead_of_time
 
 _RECOMPILE_LIMIT = 64
 
@@ -24,6 +25,8 @@ class Entry(NamedTuple):
     plan: Callable[..., Any] | None
     native: bool
     """Bound through tvm-ffi: takes tvm-ffi tensors and the stream from the environment."""
+    recorder: Recorder | None = None
+    """Collects kernels that are compiled and not run."""
 
 
 def load(request: Load) -> Entry:
@@ -37,6 +40,7 @@ def load(request: Load) -> Entry:
 
         module = tvm_ffi.load_module(request.path)
         return Entry(module.get_function(request.entry), None, None, True)
+    recorder = prepare_ahead_of_time() if request.ahead else None
     if request.interpret:
         os.environ["TRITON_INTERPRET"] = "1"
         from .interpret import prepare_interpreter  # noqa: PLC0415 -- imports triton
@@ -50,7 +54,7 @@ def load(request: Load) -> Entry:
         call = torch.compile(call, dynamic=False)
     prepare = module.prepare if request.has_prepare else None
     plan = module.plan if request.has_plan else None
-    return Entry(call, prepare, plan, False)
+    return Entry(call, prepare, plan, False, recorder)
 
 
 def _import(path: str) -> ModuleType:

@@ -65,6 +65,8 @@ class Session:
                 with self._stream():
                     self._run(request.calls)
                 self._synchronize()
+                if self.entry is not None and self.entry.recorder is not None:
+                    data = self.entry.recorder.resources()
             case Arm():
                 detail = self._arm(request)
             case Clock():

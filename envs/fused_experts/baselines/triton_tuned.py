@@ -119,7 +119,8 @@ def _down(
             right = tl.load(weight + start, mask=(k < INNER - start)[:, None], other=0.0)
         total = tl.dot(left, right, total, input_precision="ieee")
     total *= tl.load(topk_weights + pair, mask=live, other=0.0)[:, None]
-    tl.store(result + pair[:, None] * WIDTH + n[None, :], total.to(result.dtype.element_ty), mask=live[:, None] & (n < WIDTH)[None, :])
+    target = result + pair[:, None] * WIDTH + n[None, :]
+    tl.store(target, total.to(result.dtype.element_ty), mask=live[:, None] & (n < WIDTH)[None, :])
 
 
 @triton.jit
@@ -154,11 +155,12 @@ def fused_experts(out, hidden_states, w13, w2, topk_weights, topk_ids):
         _route[(experts,)](topk_ids, order, owner, firsts, ends, pairs, BLOCK_M=rows, CHUNK=chunk, num_warps=max(4, chunk // 512))
     hidden = torch.empty(pairs, inner, dtype=out.dtype, device=out.device)
     result = torch.empty(pairs, width, dtype=out.dtype, device=out.device)
-    shape = {"WIDTH": width, "INNER": inner, "SINGLE": single, "BLOCK_M": rows, "BLOCK_K": depth, "num_warps": warps, "num_stages": stages}
+    shape = {"WIDTH": width, "INNER": inner, "SINGLE": single, "BLOCK_M": rows, "BLOCK_K": depth}
+    options = {"num_warps": warps, "num_stages": stages}
     _gate_up[(blocks * triton.cdiv(inner, gate_columns),)](
-        hidden, hidden_states, w13, order, owner, firsts, ends, top_k, BLOCK_N=gate_columns, **shape
+        hidden, hidden_states, w13, order, owner, firsts, ends, top_k, BLOCK_N=gate_columns, **shape, **options
     )
     _down[(blocks * triton.cdiv(width, columns),)](
-        result, hidden, w2, topk_weights, order, owner, firsts, ends, BLOCK_N=columns, **shape
+        result, hidden, w2, topk_weights, order, owner, firsts, ends, BLOCK_N=columns, **shape, **options
     )
     _sum_experts[(tokens, triton.cdiv(width, 512))](out, result, WIDTH=width, TOP_K=top_k, BLOCK=512)
