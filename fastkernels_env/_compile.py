@@ -21,6 +21,7 @@ def main(job: dict[str, object]) -> dict[str, str]:
     """Compile a job; see the module's docstring."""
     os.environ.setdefault("TVM_FFI_CUDA_ARCH_LIST", CUDA_ARCH)
     os.environ["TVM_FFI_GPU_BACKEND"] = "cuda"
+    sys.modules["torch"] = None  # type: ignore[assignment]  # tvm-ffi would import it, for one to two seconds and for nothing
     import tvm_ffi.cpp  # after the environment: it reads the target there
 
     suffix = "cu" if job["language"] == "cuda" else "cpp"

@@ -92,7 +92,7 @@ class Build:
     def _check_python(self) -> Artifact:
         try:
             compile(self._submission.code, "submission.py", "exec")
-        except (SyntaxError, ValueError) as error:
+        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:  # the last two: nested too deeply
             line = f"line {error.lineno}: " if isinstance(error, SyntaxError) and error.lineno else ""
             raise BuildError(f"{line}{type(error).__name__}: {error}", str(error)) from None
         self.seconds = time.monotonic() - self._start

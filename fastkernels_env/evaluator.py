@@ -217,7 +217,8 @@ class Evaluator:
             if foreign:
                 _refuse_cuda(draft, "it compiles for sm_90a")
                 return
-            self._try(draft, judge, task, submission, seed, effort)
+            with judge.device.judging():
+                self._try(draft, judge, task, submission, seed, effort)
 
     def _build(self, draft: _Draft, build: Build) -> bool:
         with _timed(draft.seconds, Stage.BUILD.value):

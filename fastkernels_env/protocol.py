@@ -7,6 +7,7 @@ SCM_RIGHTS. What a worker sends is a claim (`Evidence.REPORTED`): it can only co
 from __future__ import annotations
 
 import array
+import os
 import socket
 import struct
 import time
@@ -166,14 +167,21 @@ class Channel:
         self.sock = sock
         self.limit = limit
 
-    def send(self, frame: msgspec.Struct, fds: tuple[int, ...] = ()) -> None:
+    def send(self, frame: msgspec.Struct, fds: tuple[int, ...] = (), deadline: float | None = None) -> None:
         """Send one frame, with descriptors.
+
+        Args:
+            frame: What to send.
+            fds: Descriptors that ride along.
+            deadline: `time.monotonic` time after which to give up: the other side may never read.
 
         Raises:
             Closed: The other side is gone.
+            TimeoutError: The other side did not take the whole frame before the deadline.
         """
         body = _encoder.encode(frame)
         message = _HEADER.pack(len(body)) + body
+        self._limit_wait(deadline)
         try:
             if fds:
                 ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))]
@@ -193,32 +201,45 @@ class Channel:
         Raises:
             Closed: The other side is gone.
             TimeoutError: Nothing complete came before the deadline.
-            ProtocolError: The frame is too long or no valid `kind`.
+            ProtocolError: The frame is too long, brings too many descriptors or is no valid `kind`.
         """
         fds: list[int] = []
+        try:
+            return self._decode(kind, deadline, fds), fds
+        except BaseException:
+            for fd in fds:
+                os.close(fd)
+            raise
+
+    def _decode(self, kind: object, deadline: float | None, fds: list[int]) -> msgspec.Struct:
         (length,) = _HEADER.unpack(self._read(_HEADER.size, deadline, fds))
         if self.limit is not None and length > self.limit:
             raise ProtocolError(f"a frame of {length} bytes came; at most {self.limit} are allowed")
+        body = self._read(length, deadline, fds)
         try:
-            frame: msgspec.Struct = msgspec.msgpack.decode(self._read(length, deadline, fds), type=kind)
-        except msgspec.DecodeError as error:
+            frame: msgspec.Struct = msgspec.msgpack.decode(body, type=kind)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise ProtocolError(f"a frame came that the protocol does not know: {error}") from error
-        return frame, fds
+        return frame
 
     def _read(self, count: int, deadline: float | None, fds: list[int]) -> bytes:
         data = bytearray()
         while len(data) < count:
-            self.sock.settimeout(None if deadline is None else max(deadline - time.monotonic(), 1e-4))
+            self._limit_wait(deadline)
             try:
                 chunk, received, _, _ = socket.recv_fds(self.sock, min(count - len(data), 1 << 20), _MAX_FDS)
             except ConnectionResetError as error:
                 raise Closed("the other side closed the channel") from error
             fds.extend(received)
+            if len(fds) > _MAX_FDS:
+                raise ProtocolError(f"a frame came with more than {_MAX_FDS} descriptors")
             if not chunk:
                 raise Closed("the other side closed the channel")
             data += chunk
-        self.sock.settimeout(None)
         return bytes(data)
+
+    def _limit_wait(self, deadline: float | None) -> None:
+        self.sock.settimeout(None if deadline is None else max(deadline - time.monotonic(), 1e-4))
 
     def close(self) -> None:
         """Close the socket."""

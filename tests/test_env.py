@@ -25,13 +25,14 @@ from fastkernels_env.task import TaskError
 
 PROSE = "I would rather not write a kernel today."
 SYNTAX_ERROR = "```python\ndef rms_norm(out, input, weight, epsilon:\n    pass\n```"
+# Right wherever it is verified: it stops working once the smoke workload's shape has come up more often than that.
 SLACKER = """```cpp
 #include <cmath>
 #include <fastkernels.h>
 
 void rms_norm(tvm::ffi::TensorView out, tvm::ffi::TensorView input, tvm::ffi::TensorView weight, double epsilon) {
   static int calls = 0;
-  if (++calls > 100) return;
+  if (input.size(0) == 512 && ++calls > 12) return;
   fk::dispatch(out.dtype(), [&](auto tag) {
     using T = decltype(tag);
     const T* gain = fk::data<T>(weight);

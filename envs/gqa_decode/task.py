@@ -34,7 +34,7 @@ class GqaDecode(Task):
     mirrors = "flashinfer.BatchDecodeWithPagedKVCacheWrapper.run (NHD layout, return_lse=True)"
     level = "L1"
     category = "llm"
-    architectures = ("llama", "mixtral", "qwen3_moe", "qwen3_next", "qwen3_vl", "qwen2_vl", "gpt_oss", "jamba", "gemma4", "cosyvoice3")
+    architectures = ("llama", "mixtral", "qwen3_moe", "qwen3_next", "qwen3_vl_moe", "qwen2_vl", "jamba", "gemma4", "cosyvoice3")
     signature = (
         Output("out", "B", "q", "d"),
         Output("lse", "B", "q", dtype="float32", doc="Base-2 log-sum-exp of the scaled scores."),

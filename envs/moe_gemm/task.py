@@ -48,7 +48,7 @@ class MoeGemm(Task):
     )
     baselines = (
         Baseline(name="eager", file="eager.py", devices=("cpu",)),
-        Baseline(name="grouped_mm", file="grouped_mm.py", devices=("cuda",)),
+        Baseline(name="grouped_mm", file="grouped_mm.py"),
         Baseline(name="triton_tuned", file="triton_tuned.py", devices=("cuda",), requires="triton"),
     )
     regimes = (Regime.REALISTIC, Regime.SKEWED, Regime.EMPTY)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import abc
+import contextlib
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 from ..types import DeviceInfo, Peaks
@@ -117,4 +119,8 @@ class Device(abc.ABC):
 
     @abc.abstractmethod
     def settle(self) -> None:
-        """Called right before a timed block: let the judge's own threads go quiet."""
+        """Called right before a timed block: let the judge's own work end."""
+
+    def judging(self) -> AbstractContextManager[None]:
+        """Held while an evaluation runs: what the judge must set in its own process, undone afterwards."""
+        return contextlib.nullcontext()

@@ -1,12 +1,15 @@
-"""The CPU as a device: memfd arenas, eventfd clock (the judge blocks: a small host has no core to spin on)."""
+"""The CPU as a device: memfd arenas, a clock over a socket pair (the judge blocks: a small host has no core to spin on)."""
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import select
+import socket
+import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -16,6 +19,7 @@ from .base import Arena, Clock, ClockLost, ClockTimeout, Device
 
 _STOP = 0xFFFF
 _POLL_MS = 200
+_WORD = struct.Struct("=Q")
 _DEFAULT_CACHE = 32 << 20
 
 
@@ -38,43 +42,59 @@ class CpuArena(Arena):
 
 
 class CpuClock(Clock):
-    """Two eventfds: the value written to ``go`` names the sequence."""
+    """A socket pair that carries 64-bit words: the word sent to the worker names the sequence.
+
+    To the worker its end looks like two event descriptors. It is no eventfd because both sides would share that one's counter and
+    flags: a worker that drains or fills it could make the judge block for ever.
+    """
 
     def __init__(self) -> None:
-        self.go = os.eventfd(0, os.EFD_CLOEXEC)
-        self.done = os.eventfd(0, os.EFD_CLOEXEC)
+        self._socket, self._worker_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._socket.setblocking(False)
+        self.go = self.done = self._worker_end.fileno()
         self.page = os.memfd_create("page", os.MFD_CLOEXEC)
         os.ftruncate(self.page, mmap.PAGESIZE)
         self._poll = select.poll()
-        self._poll.register(self.done, select.POLLIN)
+        self._poll.register(self._socket, select.POLLIN)
 
     def run(self, sequence: int, seconds: float, alive: Callable[[], bool], gather: Callable[[], torch.Tensor]) -> tuple[float, torch.Tensor]:
         """See `Clock.run`."""
         self._wait(seconds, alive)
         start = time.perf_counter()
-        os.eventfd_write(self.go, sequence + 1)
+        self._send(sequence + 1)
         self._wait(seconds, alive)
         words = gather()
         return time.perf_counter() - start, words
 
     def _wait(self, seconds: float, alive: Callable[[], bool]) -> None:
-        """Block until the worker writes to ``done``."""
+        """Block until the worker answers."""
         deadline = time.perf_counter() + seconds
         while not self._poll.poll(_POLL_MS):
             if time.perf_counter() > deadline:
                 raise ClockTimeout
             if not alive():
                 raise ClockLost
-        os.eventfd_read(self.done)
+        self._socket.recv(_WORD.size)
+
+    def _send(self, word: int) -> None:
+        try:
+            self._socket.send(_WORD.pack(word))
+        except OSError as error:  # full, since the worker does not read, or closed
+            raise ClockLost from error
 
     def stop(self) -> None:
-        """End the worker's clock loop."""
-        os.eventfd_write(self.go, _STOP)
+        """End the worker's clock loop.
+
+        Raises:
+            ClockLost: The worker is gone.
+        """
+        self._send(_STOP)
 
     def close(self) -> None:
         """Close the descriptors."""
-        for fd in (self.go, self.done, self.page):
-            os.close(fd)
+        self._socket.close()
+        self._worker_end.close()
+        os.close(self.page)
 
 
 class CpuDevice(Device):
@@ -112,7 +132,16 @@ class CpuDevice(Device):
         return None
 
     def measure_peaks(self) -> Peaks:
-        """Copy of 128 MB (bytes read plus written) and a 1024-cubed product, best of several."""
+        """Copy of 128 MB (bytes read plus written) and a 1024-cubed product on all cores, best of several."""
+        threads = torch.get_num_threads()
+        torch.set_num_threads(len(os.sched_getaffinity(0)))
+        try:
+            return self._measure_peaks()
+        finally:
+            torch.set_num_threads(threads)
+
+    @staticmethod
+    def _measure_peaks() -> Peaks:
         source = torch.rand(32 << 20)
         target = torch.empty_like(source)
         copy = _best_seconds(lambda: target.copy_(source))
@@ -128,8 +157,18 @@ class CpuDevice(Device):
         """Nothing to wait for."""
 
     def settle(self) -> None:
-        """Idle OpenMP threads of the judge spin for a moment after a parallel operation; wait until they sleep."""
-        time.sleep(2e-3)
+        """Nothing to wait for: the judge has one thread (see `judging`)."""
+
+    @contextlib.contextmanager
+    def judging(self) -> Iterator[None]:
+        """Give the judge one thread: its idle OpenMP threads would spin on cores that workers are timed on, and where something else
+        keeps a core busy, every parallel operation would wait for a scheduler's quantum."""
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
 
 
 def _best_seconds(function: Callable[[], object], repeats: int = 5) -> float:

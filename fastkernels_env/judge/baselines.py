@@ -27,6 +27,16 @@ class Contestant(NamedTuple):
     has_plan: bool
 
 
+def load_request(task: Task, baseline: Baseline) -> Load:
+    """What a worker needs to load a baseline."""
+    path = task.folder / "baselines" / baseline.file
+    functions = {node.name for node in ast.parse(path.read_text()).body if isinstance(node, ast.FunctionDef)}
+    return Load(
+        str(path), "python", task.entry, tuple(arg.name for arg in task.signature), tuple(arg.role.value for arg in task.signature),
+        "prepare" in functions, "plan" in functions, compile=baseline.compile,
+    )
+
+
 class BaselinePool:
     """Workers of the baselines of the tasks that were used last.
 
@@ -47,12 +57,14 @@ class BaselinePool:
         reports = self._reports.setdefault(name, {})
         self._tasks.move_to_end(name)
         for baseline in task.baselines:
+            if baseline.name in living and not living[baseline.name].session.living:
+                living.pop(baseline.name).session.close()  # something killed it since; it starts anew
             if self._device not in baseline.devices or baseline.name in living:
                 continue
             if baseline.compile and not compiled:
                 skipped = BaselineReport(name=baseline.name, status="skipped", detail="not timed at this effort")
                 reports.setdefault(baseline.name, skipped)
-            elif baseline.name not in reports or reports[baseline.name].status == "skipped":
+            elif baseline.name not in reports or reports[baseline.name].status in ("used", "skipped"):
                 self._open(task, baseline, living, reports)
         while len(self._tasks) > _KEPT_TASKS:
             for contestant in self._tasks.popitem(last=False)[1].values():
@@ -77,13 +89,7 @@ class BaselinePool:
             detail = f"the package {baseline.requires!r} is not installed"
             reports[baseline.name] = BaselineReport(name=baseline.name, status="not_available", detail=detail)
             return
-        path = task.folder / "baselines" / baseline.file
-        functions = {node.name for node in ast.parse(path.read_text()).body if isinstance(node, ast.FunctionDef)}
-        session = self._host.spawn(trusted=True)
-        request = Load(
-            str(path), "python", task.entry, tuple(arg.name for arg in task.signature), tuple(arg.role.value for arg in task.signature),
-            "prepare" in functions, "plan" in functions, compile=baseline.compile,
-        )
+        session, request = self._host.spawn(trusted=True), load_request(task, baseline)
         try:
             session.load(request, LOAD_SECONDS)
         except WorkerError as error:
@@ -91,7 +97,7 @@ class BaselinePool:
             reports[baseline.name] = BaselineReport(name=baseline.name, status="not_available", detail=error.summary)
             return
         reports[baseline.name] = BaselineReport(name=baseline.name, status="used")
-        living[baseline.name] = Contestant(baseline, session, "plan" in functions)
+        living[baseline.name] = Contestant(baseline, session, request.has_plan)
 
     def close(self) -> None:
         """End all workers."""

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 from ..device import Device
-from ..protocol import Channel, Closed, Ended, Kill, ServerReply, Spawn, Spawned
+from ..protocol import MAX_REPLY, Channel, Closed, Ended, Kill, ServerReply, Spawn, Spawned
 from .errors import JudgeFault
 from .session import WorkerSession
 
@@ -56,7 +56,7 @@ class WorkerHost:
         reply = self._ask(Spawn(worker, self.device.kind, str(scratch), environment), fds)
         worker_end.close()
         assert isinstance(reply, Spawned)
-        return WorkerSession(self, worker, reply.pid, Channel(judge_end, limit=1 << 20), clock, log, scratch)
+        return WorkerSession(self, worker, reply.pid, Channel(judge_end, limit=MAX_REPLY), clock, log, scratch)
 
     def end(self, worker: int) -> Ended:
         """End a worker and every descendant of it; says how it ended."""
@@ -79,8 +79,9 @@ class WorkerHost:
                 raise JudgeFault("the fork server ended twice while a worker was asked for") from error
 
     def _exchange(self, request: Spawn | Kill, fds: tuple[int, ...]) -> Spawned | Ended:
-        self._control.send(request, fds)
-        reply, _ = self._control.receive(ServerReply, time.monotonic() + _START_SECONDS)
+        deadline = time.monotonic() + _START_SECONDS
+        self._control.send(request, fds, deadline)
+        reply, _ = self._control.receive(ServerReply, deadline)
         assert isinstance(reply, Spawned | Ended)
         return reply
 

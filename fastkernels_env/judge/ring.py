@@ -19,7 +19,7 @@ from ..task import Arg, Cost, Role, Task, Workload
 from ..types import Peaks, Regime
 from .cases import Case, completed, derive_seed, make_case
 from .layout import ALIGNMENT, GUARD, extent_of, tensor_ref
-from .verify import fill_canary, poison_
+from .verify import poison_
 
 MIN_CALLS = 8
 MAX_CALLS = 256
@@ -122,9 +122,14 @@ class InputSets:
             if index < count:
                 store[arg.name][index] = value
 
-    def values(self, name: str, order: torch.Tensor) -> torch.Tensor:
-        """Stacked values of one argument, set ``order[s]`` for slot s."""
-        return self._args[name][order]
+    def write(self, name: str, order: torch.Tensor, target: torch.Tensor) -> None:
+        """Copy one argument of set ``order[s]`` into ``target[s]``, for every s."""
+        source = self._args[name]
+        if source.is_cuda:
+            target.copy_(source[order])
+        else:  # one pass instead of two
+            for slot, index in enumerate(order.tolist()):
+                target[slot].copy_(source[index])
 
     def weight(self, name: str) -> torch.Tensor:
         """Stacked copies of one weight."""
@@ -155,7 +160,6 @@ class Ring:
         self._geometry = sets.geometry
         self._weights_at = self._geometry.slots * self._geometry.stride
         self._words = arena.view.view(torch.int32)
-        fill_canary(arena.view)
         for name, ref in self._geometry.weight_layout.items():
             self._stacked(ref, self._weights_at, self._geometry.weight_stride, self._geometry.weights).copy_(sets.weight(name))
 
@@ -182,17 +186,17 @@ class Ring:
         memory = memory[: memory.numel() // dtype.itemsize * dtype.itemsize].view(dtype)
         return memory.as_strided((count, *ref.shape), (stride // dtype.itemsize, *ref.strides))
 
-    def output(self, name: str, count: int) -> torch.Tensor:
-        """The first `count` slots of one output, ``[count, *shape]``: live memory, not a copy."""
+    def buffers(self, name: str, count: int) -> torch.Tensor:
+        """The first `count` slots of one argument, ``[count, *shape]``: live memory, not a copy."""
         return self._stacked(self._geometry.entry[name], 0, self._geometry.stride, count)
 
     def refill(self, order: torch.Tensor, count: int, poison: int) -> None:
         """Write new inputs into the first `count` slots, restore in-out arguments, poison outputs."""
         for arg in self.sets.task.signature:
             if arg.role is Role.OUTPUT:
-                poison_(self.output(arg.name, count), poison)
+                poison_(self.buffers(arg.name, count), poison)
             elif arg.role in (Role.INPUT, Role.INOUT, Role.METADATA):
-                self.output(arg.name, count).copy_(self.sets.values(arg.name, order[:count]))
+                self.sets.write(arg.name, order[:count], self.buffers(arg.name, count))
 
     def secret_words(self, count: int, generator: torch.Generator) -> torch.Tensor:
         """Positions of one random 32-bit word in every output of the first `count` slots (int64, on the device)."""
@@ -212,4 +216,4 @@ class Ring:
 
     def snapshot(self, count: int) -> dict[str, torch.Tensor]:
         """Private copies of the outputs of the first `count` slots."""
-        return {arg.name: self.output(arg.name, count).clone() for arg in self.sets.task.outputs}
+        return {arg.name: self.buffers(arg.name, count).clone() for arg in self.sets.task.outputs}

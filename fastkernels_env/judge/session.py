@@ -81,15 +81,15 @@ class WorkerSession:
 
     def time(self, sequence: int, seconds: float, gather: Callable[[], torch.Tensor]) -> tuple[float, torch.Tensor]:
         """Run one armed sequence under the judge's clock: seconds from "go" until `gather` has read every output, and its words."""
-        self._send(ClockRequest())
+        self._send(ClockRequest(), seconds)
         try:
             elapsed = self._clock.run(sequence, seconds, self._alive, gather)
+            self._clock.stop()
         except ClockTimeout:
             raise self._timeout(f"the timed block did not finish within {seconds:.0f} s") from None
         except ClockLost:
             self._receive(time.monotonic() + 1.0, seconds)
             raise self._death() from None
-        self._clock.stop()
         self._receive(time.monotonic() + seconds, seconds)
         return elapsed
 
@@ -97,6 +97,11 @@ class WorkerSession:
         """End the worker, every descendant, and its scratch folder. Idempotent."""
         if self._ended is None:
             self._end()
+
+    @property
+    def living(self) -> bool:
+        """Whether the worker has not ended, as far as anyone knows. Ask between requests."""
+        return self._ended is None and self._alive()
 
     def output(self) -> str:
         """The end of what the worker printed."""
@@ -108,16 +113,18 @@ class WorkerSession:
         return not select.select([self._channel.sock], [], [], 0)[0]
 
     def _request(self, request: Request, seconds: float, fds: tuple[int, ...] = ()) -> Done:
-        self._send(request, fds)
+        self._send(request, seconds, fds)
         return self._receive(time.monotonic() + seconds, seconds)
 
-    def _send(self, request: Request, fds: tuple[int, ...] = ()) -> None:
+    def _send(self, request: Request, seconds: float, fds: tuple[int, ...] = ()) -> None:
         if self._ended is not None:
             raise self._death()
         try:
-            self._channel.send(request, fds)
+            self._channel.send(request, fds, time.monotonic() + seconds)
         except Closed:
             raise self._death() from None
+        except TimeoutError:
+            raise self._timeout(f"a request was not read within {seconds:.0f} s") from None
 
     def _receive(self, deadline: float, seconds: float) -> Done:
         try:
@@ -144,7 +151,8 @@ class WorkerSession:
     def _death(self) -> WorkerError:
         ended = self._ended or self._end()
         if ended.signal and not ended.killed:
-            how = f"killed by {signal.Signals(ended.signal).name}"
+            named = ended.signal in signal.Signals.__members__.values()
+            how = f"killed by {signal.Signals(ended.signal).name if named else f'signal {ended.signal}'}"
         else:
             how = f"exited with status {ended.code}" if not ended.killed else "closed its channel"
         return WorkerDied(f"the submission's process ended: {how}", self._last_output)

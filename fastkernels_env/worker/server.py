@@ -45,7 +45,8 @@ def serve(control_fd: int, device: str) -> None:
                     workers[request.worker] = _fork(request, fds, control_fd, libc)
                     control.send(Spawned(workers[request.worker]))
                 case Kill():
-                    control.send(_end(workers.pop(request.worker), workers))
+                    pid = workers.pop(request.worker, None)  # None: it was a child of a fork server before this one
+                    control.send(Ended(killed=True, code=0, signal=0) if pid is None else _end(pid, workers))
     except Closed:
         pass
     finally:

@@ -72,7 +72,7 @@ def gqa_decode(out, lse, q, k_cache, v_cache, kv_indptr, kv_indices, last_page_l
     if batch == 0:
         return
     group, block_d = heads // kv_heads, triton.next_power_of_2(width)
-    block_t = 32 if block_d * q.element_size() > 256 else 64
+    block_t = 32 if block_d * q.element_size() > 512 else 64
     # Lengths are on the device, so the number of shares follows the capacity: about one for each block of an average sequence, and
     # enough that one long sequence among short ones is still spread out.
     average = triton.cdiv(kv_indices.numel() * page, batch * block_t)
@@ -82,6 +82,6 @@ def gqa_decode(out, lse, q, k_cache, v_cache, kv_indptr, kv_indices, last_page_l
     _attend[(batch, kv_heads, splits)](
         part, top, total, q, k_cache, v_cache, kv_indptr, kv_indices, last_page_len, sm_scale, kv_heads,
         GROUP=group, WIDTH=width, PAGE=page, SPLITS=splits, BLOCK_H=max(16, triton.next_power_of_2(group)), BLOCK_D=block_d,
-        BLOCK_T=block_t, num_warps=4, num_stages=4,
+        BLOCK_T=block_t, num_warps=4, num_stages=3,
     )
     _merge[(batch * heads,)](out, lse, part, top, total, WIDTH=width, SPLITS=splits, BLOCK_D=block_d, num_warps=4)

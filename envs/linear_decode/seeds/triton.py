@@ -2,6 +2,8 @@ import torch
 import triton
 import triton.language as tl
 
+MULTIPROCESSORS = 132  # of an H200
+
 
 @triton.jit
 def _linear(
@@ -52,11 +54,13 @@ def linear_decode(out, x, weight, bias):
     if not rows:
         return
     row_block = min(64, max(16, triton.next_power_of_2(rows)))
-    # bf16: 128 bytes of each weight row a step, as one swizzled shared-memory row holds.
-    column_block, step = 128, 128 // x.element_size()
+    # A step reads 256 bytes of each weight row: 128 bf16 or 64 float32.
+    column_block, step = 64, 256 // x.element_size()
     tiles = triton.cdiv(columns, column_block) * triton.cdiv(rows, row_block)
-    # Split the depth until about 256 programs (two on each of an H200's 132 multiprocessors) keep loads in flight.
-    parts = max(1, min(8, 256 // tiles, depth // (4 * step)))
+    # The depth is split until every multiprocessor has work: one program each with 64 tokens, whose tiles fill shared memory, else two.
+    programs = MULTIPROCESSORS if row_block == 64 else 2 * MULTIPROCESSORS
+    parts = max(1, min(8, programs // tiles, depth // (4 * step)))
+    stages = 3 if row_block == 64 and tiles > MULTIPROCESSORS else 4
     span = triton.cdiv(triton.cdiv(depth, parts), step) * step
     parts = triton.cdiv(depth, span)
     grid = (triton.cdiv(columns, column_block), triton.cdiv(rows, row_block), parts)
@@ -64,7 +68,7 @@ def linear_decode(out, x, weight, bias):
     _linear[grid](
         target, x, weight, bias, rows, columns, depth, span,
         ROWS=row_block, COLUMNS=column_block, DEPTH=step, WHOLE=depth % step == 0, PARTIAL=parts > 1,
-        num_warps=4, num_stages=4,
+        num_warps=4, num_stages=stages,
     )
     if parts > 1:
         size = rows * columns

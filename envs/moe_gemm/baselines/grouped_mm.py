@@ -1,21 +1,33 @@
 """PyTorch's grouped matrix product over compacted rows.
 
 The aligned arrays are turned into compact row order and group ends on the device, without a host synchronisation; the call can be
-captured in a CUDA graph.
+captured in a CUDA graph. On CPUs without bfloat16 instructions `prepare` widens the weights once, as an engine does when it loads the
+model. There is no compiled variant: Inductor calls the same product, and its shape rule refuses float32.
 """
 
 import torch
 
+WIDEN = torch.backends.cpu.get_cpu_capability() in ("DEFAULT", "AVX2")
 
-def moe_gemm(A, B, C, topk_weights, sorted_token_ids, expert_ids, num_tokens_post_padded, mul_routed_weight, top_k, block_size):
+
+def prepare(
+    A, B, C, topk_weights, sorted_token_ids, expert_ids, num_tokens_post_padded, mul_routed_weight, top_k, block_size
+):
+    return B.float() if WIDEN and B.device.type == "cpu" else B
+
+
+def moe_gemm(
+    A, B, C, topk_weights, sorted_token_ids, expert_ids, num_tokens_post_padded, mul_routed_weight, top_k, block_size, prepared=None
+):
+    weight = B if prepared is None else prepared
     rows = C.shape[0]
     if rows == 0:
         return
     order, ends = _compact(sorted_token_ids, expert_ids, num_tokens_post_padded, rows, B.shape[0], block_size)
-    product = torch._grouped_mm(A.index_select(0, order // top_k), B.transpose(1, 2), offs=ends)
+    product = torch._grouped_mm(A.index_select(0, order // top_k).to(weight.dtype), weight.transpose(1, 2), offs=ends)
     if mul_routed_weight:
-        product = (product.float() * topk_weights.index_select(0, order)[:, None]).to(C.dtype)
-    C.index_copy_(0, order, product)
+        product = product.float() * topk_weights.index_select(0, order)[:, None]
+    C.index_copy_(0, order, product.to(C.dtype))
 
 
 def _compact(sorted_ids, expert_ids, used, rows, experts, block):
