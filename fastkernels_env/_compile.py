@@ -1,13 +1,15 @@
 """Compile one native source; run as ``python -P -m fastkernels_env._compile JOB`` in a process of its own that can be killed.
 
-``JOB`` is a JSON object: ``language`` (cpp or cuda), ``entry``, ``source`` (path), ``folder`` (for the build), ``link`` (false: object
-file only). Prints one line of JSON: ``{"path": ...}`` or ``{"error": ...}``, with the compiler's log.
+``JOB`` is a JSON object: ``language`` (cpp or cuda), ``entry``, ``source`` (path), ``folder`` (for the build), ``link`` (false:
+object file only). Prints one line of JSON: ``{"path": ...}``; ``{"error": ...}``, with the compiler's log; or ``{"fault": ...}``:
+what this host lacks.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -19,6 +21,8 @@ INCLUDE = Path(__file__).parent / "include"
 
 def main(job: dict[str, object]) -> dict[str, str]:
     """Compile a job; see the module's docstring."""
+    if lacking := _find_tools(str(job["language"])):
+        return {"fault": lacking}
     os.environ.setdefault("TVM_FFI_CUDA_ARCH_LIST", CUDA_ARCH)
     os.environ["TVM_FFI_GPU_BACKEND"] = "cuda"
     sys.modules["torch"] = None  # type: ignore[assignment]  # tvm-ffi would import it, for one to two seconds and for nothing
@@ -35,6 +39,21 @@ def main(job: dict[str, object]) -> dict[str, str]:
     except RuntimeError as error:
         return {"error": str(error)}
     return {"path": path}
+
+
+def _find_tools(language: str) -> str:
+    """Put ninja on the path, where an environment that is not activated lacks it; say what else is missing."""
+    if shutil.which("ninja") is None:
+        import ninja
+
+        os.environ["PATH"] = os.pathsep.join([os.environ.get("PATH", os.defpath), ninja.BIN_DIR])
+    compiler = os.environ.get("CXX", "c++")
+    if shutil.which(compiler) is None:
+        return f"this host cannot build: there is no C++ compiler {compiler!r} on PATH; install one with OpenMP, such as g++"
+    home = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH") or "/usr/local/cuda"
+    if language == "cuda" and shutil.which("nvcc", path=os.pathsep.join([os.environ["PATH"], os.path.join(home, "bin")])) is None:
+        return "this host cannot build CUDA C++: there is no nvcc on PATH or in CUDA_HOME; install the CUDA toolkit"
+    return ""
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from .device import DeviceError
 from .types import Artifact, Language, Submission
 
 BUILD_SECONDS = 120.0
@@ -70,6 +71,7 @@ class Build:
         Raises:
             BuildError: The source does not compile.
             BuildTimeout: The compiler took longer than `seconds`.
+            DeviceError: This host lacks a compiler.
         """
         if self._process is None:
             return self._check_python()
@@ -83,6 +85,8 @@ class Build:
             answer = json.loads(output.strip().splitlines()[-1])
         except (IndexError, json.JSONDecodeError):
             raise BuildError("the compiler's process ended without an answer", trim_log(output)) from None
+        if "fault" in answer:
+            raise DeviceError(answer["fault"])
         if "error" in answer:
             log = trim_log(answer["error"])
             raise BuildError(first_error(log), log)

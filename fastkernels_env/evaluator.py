@@ -86,7 +86,16 @@ class Evaluator:
         self.effort = effort
         self.log = Path(log) if log is not None else None
         self._judge: Judge | None = None
+        self._draft: _Draft | None = None
         self._lock = threading.Lock()
+
+    @property
+    def stage(self) -> Stage | None:
+        """The stage that the evaluation under way has reached, for a display; None between evaluations. May be read from any thread."""
+        draft = self._draft
+        if draft is None:
+            return None
+        return draft.trial.stage if draft.trial else Stage.BUILD
 
     def evaluate(
         self,
@@ -125,12 +134,15 @@ class Evaluator:
         draft, start = _Draft(self.device), time.perf_counter()
         interrupted: BaseException | None = None
         with self._lock:
+            self._draft = draft
             try:
                 self._run(draft, loaded, text, seed, effort)
             except KeyboardInterrupt as interrupt:
                 draft.end(Outcome.FAULT, "interrupted")
                 interrupted = interrupt
                 self._close()
+            finally:
+                self._draft = None
         draft.seconds["total"] = time.perf_counter() - start
         evaluation = _finish(draft, loaded, text, seed, effort, context or Context(), prompt_hash)
         if rewards:
@@ -211,7 +223,11 @@ class Evaluator:
             return
         with Build(submission, link=not foreign) as build:
             judge = self.open()  # in parallel with the compiler
+            from .judge.effort import get_effort  # imports torch, as the judge does
+
             draft.device = judge.device.info()
+            if not foreign:
+                judge.baselines.prefetch(task, get_effort(effort).compiled)
             if not self._build(draft, build):
                 return
             if foreign:

@@ -1,7 +1,7 @@
-"""Prepare a host: measure its rates, build every baseline and run it on every public workload, so that evaluations find all of it ready.
+"""Prepare a host: measure its rates, build every baseline and run it on every public workload, so that evaluations find it ready.
 
-Kernels that are compiled just in time (torch.compile, FlashInfer, Triton) take up to half a minute when they first see a shape. They are
-run here with the shapes, strides and calling convention of evaluations, without an evaluation's deadlines.
+Kernels that are compiled just in time (torch.compile, FlashInfer, Triton) take up to half a minute when they first see a shape. They
+are run here with the shapes, strides and calling convention of evaluations, without an evaluation's deadlines.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 FIRST_CALL_SECONDS = 600.0
 """A first call may build a library."""
 _SEED = 1
-_STYLES = {"used": "green", "not_available": "dim", "failed": "bold red", "broken task": "bold red"}
+_STYLES = {"used": "green", "not_available": "dim", "failed": "bold red", "fault": "bold black on yellow"}
 
 
 class Warmed(NamedTuple):
@@ -35,7 +35,7 @@ class Warmed(NamedTuple):
     Attributes:
         task: Name of the task.
         baseline: Name of the baseline; empty if the task itself is broken.
-        status: ``used``, ``not_available``, ``failed``, or ``broken task``.
+        status: ``used``, ``not_available``, ``failed``; or ``fault``: the task or the device is broken.
         seconds: Time that it took; None if an earlier call has done it.
         detail: Why it is not used, or how it will be timed.
     """
@@ -52,8 +52,8 @@ def warm(
 ) -> list[Warmed]:
     """Measure the host's rates and build, run and verify the baselines of tasks.
 
-    A task that was warmed before on this host, with these versions, is skipped. Every other baseline runs once on each public workload,
-    and its output on the smoke case must be right.
+    A task that was warmed before on this host, with these versions, is skipped. Every other baseline runs once on each public
+    workload, and its output on the smoke case must be right.
 
     Args:
         judge: Of the device to warm.
@@ -79,7 +79,9 @@ def warm(
             with judge.device.judging():
                 results += _warm_task(judge, task, say)
         except JudgeFault as error:
-            results.append(Warmed(name, "", "broken task", detail=str(error)))
+            results.append(Warmed(name, "", "fault", detail=str(error)))
+        except Exception as error:
+            results.append(Warmed(name, "", "fault", detail=f"task {name!r}: {type(error).__name__}: {error}"))
     return results
 
 
@@ -138,7 +140,10 @@ def _try(judge: Judge, task: Task, contestant: Contestant, cases: Sequence[Case]
 
 def warm_table(results: Sequence[Warmed], device: str) -> Table:
     """One row per baseline."""
-    table = Table(title=f"Baselines on {device}", title_justify="left", title_style="bold", header_style="dim", box=None, pad_edge=False)
+    table = Table(
+        title=f"Baselines on {device}", title_justify="left", title_style="bold", header_style="dim", box=None, pad_edge=False,
+        padding=(0, 2, 0, 0),
+    )
     for column in ("task", "baseline", "status"):
         table.add_column(column, no_wrap=True)
     table.add_column("seconds", justify="right")

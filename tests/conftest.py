@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
-import os
 import textwrap
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("fastkernels", deadline=None)  # the machine may be busy with something else
+settings.load_profile("fastkernels")
 
 TASK = '''
     """A row-wise product: small enough that judging it costs next to nothing."""

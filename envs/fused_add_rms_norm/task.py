@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
@@ -12,7 +12,7 @@ from ...types import Regime
 
 if TYPE_CHECKING:
     from ...recipes import Draw
-    from ...task import Value
+    from ...task import Range, Value
 
 RESIDUAL_SCALE = 10.0
 
@@ -24,8 +24,9 @@ class FusedAddRmsNorm(Task):
     summary = "Add the input to the residual, then overwrite the input with the RMS-normalised sum times a weight."
     semantics = (
         "With s[t, h] = input[t, h] + residual[t, h] in float32: residual[t, h] = s[t, h], rounded to the tensor's dtype, and "
-        "input[t, h] = s[t, h] / sqrt(mean over h of s[t, h]^2 + epsilon) * weight[h]. Both arguments are overwritten in place. The "
-        "norm is taken of the unrounded sum; accumulate in float32 or better and round once, at the end. All tensors are contiguous."
+        "input[t, h] = s[t, h] / sqrt(mean over h of s[t, h]^2 + epsilon) * weight[h]. Both arguments are overwritten in place. "
+        "The norm is taken of the unrounded sum; accumulate in float32 or better and round once, at the end. All tensors are "
+        "contiguous."
     )
     mirrors = "vllm._custom_ops.fused_add_rms_norm, flashinfer.norm.fused_add_rmsnorm"
     level = "L1"
@@ -43,7 +44,7 @@ class FusedAddRmsNorm(Task):
         Baseline(name="flashinfer", file="flashinfer.py", devices=("cuda",), requires="flashinfer"),
         Baseline(name="liger", file="liger.py", devices=("cuda",), requires="liger_kernel"),
     )
-    ragged = {"cpu": {"T": (1, 400)}, "cuda": {"T": (1, 6000)}}
+    ragged: ClassVar[Mapping[str, Mapping[str, Range]]] = {"cpu": {"T": (1, 400)}, "cuda": {"T": (1, 6000)}}
 
     def inputs(self, workload: Workload, draw: Draw) -> dict[str, Value]:
         shape = (workload.sizes["T"], workload.sizes["H"])
@@ -57,16 +58,20 @@ class FusedAddRmsNorm(Task):
         return {"input": x, "residual": residual, "weight": draw.parameter(shape[1:], dtype), "epsilon": 1e-5}
 
     def oracle(self, args: Mapping[str, Value]) -> dict[str, torch.Tensor]:
-        x, residual, weight, epsilon = args["input"], args["residual"], args["weight"], args["epsilon"]
-        assert isinstance(x, torch.Tensor) and isinstance(residual, torch.Tensor) and isinstance(weight, torch.Tensor)
-        total = x.double() + residual.double()
-        scale = (total.square().mean(-1, keepdim=True) + epsilon).rsqrt()
-        return {"input": total * scale * weight.double(), "residual": total}
+        total = _tensor(args, "input").double() + _tensor(args, "residual").double()
+        scale = (total.square().mean(-1, keepdim=True) + args["epsilon"]).rsqrt()
+        return {"input": total * scale * _tensor(args, "weight").double(), "residual": total}
 
     def cost(self, workload: Workload, args: Mapping[str, Value]) -> Cost:
         elements = workload.sizes["T"] * workload.sizes["H"]
         size = getattr(torch, workload.dtype).itemsize
         return Cost(bytes=4 * elements * size + workload.sizes["H"] * size, flops=5 * elements)
+
+
+def _tensor(args: Mapping[str, Value], name: str) -> torch.Tensor:
+    value = args[name]
+    assert isinstance(value, torch.Tensor)
+    return value
 
 
 TASK = FusedAddRmsNorm()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
-from ...task import Baseline, Cost, Input, Metadata, Output, Task, Weight, Workload
+from ...task import Baseline, Cost, Input, Output, Task, Weight, Workload
 from ...types import Regime
 
 if TYPE_CHECKING:
@@ -36,8 +36,8 @@ class FusedExperts(Task):
         Input("hidden_states", "T", "H"),
         Weight("w13", "E", "2*I", "H", doc="Gate rows, then up rows, of every expert."),
         Weight("w2", "E", "H", "I", doc="Down projection of every expert."),
-        Metadata("topk_weights", "T", "k", dtype="float32", doc="Routing weights; they sum to one for each token."),
-        Metadata("topk_ids", "T", "k", doc="Experts of each token, distinct."),
+        Input("topk_weights", "T", "k", dtype="float32", doc="Routing weights; they sum to one for each token."),
+        Input("topk_ids", "T", "k", dtype="int32", doc="Experts of each token, distinct."),
     )
     baselines = (
         Baseline(name="eager", file="eager.py", devices=("cpu",)),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
@@ -11,7 +11,7 @@ from ...task import Baseline, Cost, Input, Output, Task, Weight, Workload
 
 if TYPE_CHECKING:
     from ...recipes import Draw
-    from ...task import Value
+    from ...task import Range, Value
 
 
 class LinearDecode(Task):
@@ -20,8 +20,8 @@ class LinearDecode(Task):
     entry = "linear_decode"
     summary = "Apply a linear layer to the few tokens of a decode step."
     semantics = (
-        "out[m, n] = bias[n] + sum over k of x[m, k] * weight[n, k], for M of at most 64 tokens. Accumulate in float32 or better (for "
-        "float32 inputs TF32 is not precise enough) and round once, at the end. All tensors are contiguous."
+        "out[m, n] = bias[n] + sum over k of x[m, k] * weight[n, k], for M of at most 64 tokens. Accumulate in float32 or better "
+        "(for float32 inputs TF32 is not precise enough) and round once, at the end. All tensors are contiguous."
     )
     mirrors = "torch.nn.functional.linear (cuBLASLt), as vLLM's unquantised linear layers call it"
     level = "L1"
@@ -37,7 +37,7 @@ class LinearDecode(Task):
         Baseline(name="eager", file="eager.py"),
         Baseline(name="compile", file="eager.py", compile=True),
     )
-    ragged = {"cpu": {"M": (1, 64)}, "cuda": {"M": (1, 64)}}
+    ragged: ClassVar[Mapping[str, Mapping[str, Range]]] = {"cpu": {"M": (1, 64)}, "cuda": {"M": (1, 64)}}
     batch = "M"
 
     def inputs(self, workload: Workload, draw: Draw) -> dict[str, Value]:
@@ -50,14 +50,19 @@ class LinearDecode(Task):
         }
 
     def oracle(self, args: Mapping[str, Value]) -> dict[str, torch.Tensor]:
-        x, weight, bias = args["x"], args["weight"], args["bias"]
-        assert isinstance(x, torch.Tensor) and isinstance(weight, torch.Tensor) and isinstance(bias, torch.Tensor)
-        return {"out": torch.addmm(bias.double(), x.double(), weight.double().t())}
+        x, weight, bias = (_tensor(args, name).double() for name in ("x", "weight", "bias"))
+        return {"out": torch.addmm(bias, x, weight.t())}
 
     def cost(self, workload: Workload, args: Mapping[str, Value]) -> Cost:
         tokens, width, depth = (workload.sizes[size] for size in ("M", "N", "K"))
         elements = width * depth + tokens * depth + tokens * width + width
         return Cost(bytes=elements * getattr(torch, workload.dtype).itemsize, flops=2 * tokens * width * depth)
+
+
+def _tensor(args: Mapping[str, Value], name: str) -> torch.Tensor:
+    value = args[name]
+    assert isinstance(value, torch.Tensor)
+    return value
 
 
 TASK = LinearDecode()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
@@ -12,7 +12,7 @@ from ...task import Baseline, Cost, InOut, Metadata, Scalar, Task, Weight, Workl
 
 if TYPE_CHECKING:
     from ...recipes import Draw
-    from ...task import Value
+    from ...task import Range, Value
 
 
 class Rope(Task):
@@ -21,11 +21,12 @@ class Rope(Task):
     entry = "rope"
     summary = "Rotate every head of query and key, in place, by the cosines and sines of its token's position."
     semantics = (
-        "With R = head_size / 2, query and key seen as heads of head_size channels, and for token t: c[i] = cos_sin_cache[positions[t], "
-        "i], s[i] = cos_sin_cache[positions[t], R + i], i in [0, R). Every head x of both tensors becomes y with y[a] = x[a] * c[i] - "
-        "x[b] * s[i] and y[b] = x[b] * c[i] + x[a] * s[i], where (a, b) = (i, R + i) if is_neox, else (2 * i, 2 * i + 1). Compute in "
-        "float32 (the cache's dtype) and round once. Query and key are usually slices of wider qkv rows: their row stride may be "
-        "larger than their width, and what lies between their rows must stay as it is. Positions may repeat and come in any order."
+        "With R = head_size / 2, query and key seen as heads of head_size channels, and for token t: c[i] = "
+        "cos_sin_cache[positions[t], i], s[i] = cos_sin_cache[positions[t], R + i], i in [0, R). Every head x of both tensors "
+        "becomes y with y[a] = x[a] * c[i] - x[b] * s[i] and y[b] = x[b] * c[i] + x[a] * s[i], where (a, b) = (i, R + i) if is_neox, else "
+        "(2 * i, 2 * i + 1). Compute in float32 (the cache's dtype) and round once. Query and key are usually slices of wider qkv "
+        "rows: their row stride may be larger than their width, and what lies between their rows must stay as it is. Positions may "
+        "repeat and come in any order."
     )
     mirrors = "vllm._custom_ops.rotary_embedding, flashinfer.rope.apply_rope_with_cos_sin_cache_inplace"
     level = "L1"
@@ -44,10 +45,13 @@ class Rope(Task):
         Baseline(name="compile", file="eager.py", compile=True),
         Baseline(name="flashinfer", file="flashinfer.py", devices=("cuda",), requires="flashinfer"),
     )
-    ragged = {"cpu": {"T": (1, 400)}, "cuda": {"T": (1, 6000)}}
+    ragged: ClassVar[Mapping[str, Mapping[str, Range]]] = {"cpu": {"T": (1, 400)}, "cuda": {"T": (1, 6000)}}
 
     def inputs(self, workload: Workload, draw: Draw) -> dict[str, Value]:
-        """Values of every argument; ``params``: ``theta`` (base of the angles), ``neox`` (0 or 1), ``run`` (tokens of a sequence)."""
+        """Values of every argument.
+
+        ``workload.params``: ``theta``, the base of the angles; ``neox``, 0 or 1; ``run``, consecutive positions of a sequence.
+        """
         sizes, params = workload.sizes, workload.params
         dtype = getattr(torch, workload.dtype)
         head_size = sizes["d"]
@@ -61,14 +65,12 @@ class Rope(Task):
         }
 
     def oracle(self, args: Mapping[str, Value]) -> dict[str, torch.Tensor]:
-        positions, cache, head_size = args["positions"], args["cos_sin_cache"], args["head_size"]
-        assert isinstance(positions, torch.Tensor) and isinstance(cache, torch.Tensor)
-        cos, sin = cache[positions].double().unsqueeze(1).chunk(2, dim=-1)
+        cache, head_size = _tensor(args, "cos_sin_cache"), int(args["head_size"])
+        cos, sin = cache[_tensor(args, "positions")].double().unsqueeze(1).chunk(2, dim=-1)
         outputs = {}
         for name in ("query", "key"):
-            x = args[name]
-            assert isinstance(x, torch.Tensor)
-            heads = x.double().unflatten(-1, (-1, int(head_size)))
+            x = _tensor(args, name)
+            heads = x.double().reshape(x.shape[0], x.shape[1] // head_size, head_size)
             if args["is_neox"]:
                 a, b = heads.chunk(2, dim=-1)
                 rotated = torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1)
@@ -79,10 +81,9 @@ class Rope(Task):
         return outputs
 
     def cost(self, workload: Workload, args: Mapping[str, Value]) -> Cost:
-        sizes, positions = workload.sizes, args["positions"]
-        assert isinstance(positions, torch.Tensor)
+        sizes = workload.sizes
         elements = sizes["T"] * (sizes["q"] + sizes["kv"]) * sizes["d"]
-        rows = int(positions.unique().numel())
+        rows = torch.unique(_tensor(args, "positions")).numel()
         traffic = 2 * elements * getattr(torch, workload.dtype).itemsize + 8 * sizes["T"] + 4 * rows * sizes["d"]
         return Cost(bytes=traffic, flops=3 * elements)
 
@@ -97,13 +98,22 @@ def _positions(draw: Draw, tokens: int, limit: int, run: int) -> torch.Tensor:
 
 
 def _cache(draw: Draw, limit: int, head_size: int, theta: float) -> torch.Tensor:
-    """Cosines and sines by position. Base and magnitude vary around the model's own, as YaRN and its kin scale them: a kernel that
-    computes the angles itself instead of reading the cache fails."""
+    """Cosines and sines by position, float32.
+
+    Base and magnitude vary around the model's own, as YaRN and its kin scale them: a kernel that computes the angles itself instead
+    of reading the cache fails.
+    """
     stretch, magnitude = torch.rand(2, generator=draw.host, dtype=torch.float64).tolist()
     base = theta * math.exp2(2 * stretch - 1)
     rate = base ** -(torch.arange(0, head_size, 2, dtype=torch.float64, device=draw.device) / head_size)
     angle = torch.arange(limit, dtype=torch.float64, device=draw.device).unsqueeze(1) * rate
     return torch.cat((angle.cos(), angle.sin()), dim=-1).mul_(1 + 0.35 * magnitude).float()
+
+
+def _tensor(args: Mapping[str, Value], name: str) -> torch.Tensor:
+    value = args[name]
+    assert isinstance(value, torch.Tensor)
+    return value
 
 
 TASK = Rope()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
@@ -11,7 +11,7 @@ from ...task import Baseline, Cost, Input, Output, Task, Workload
 
 if TYPE_CHECKING:
     from ...recipes import Draw
-    from ...task import Value
+    from ...task import Range, Value
 
 
 class SiluAndMul(Task):
@@ -36,21 +36,25 @@ class SiluAndMul(Task):
         Baseline(name="compile", file="eager.py", compile=True),
         Baseline(name="flashinfer", file="flashinfer.py", devices=("cuda",), requires="flashinfer"),
     )
-    ragged = {"cpu": {"T": (1, 300)}, "cuda": {"T": (1, 6000)}}
+    ragged: ClassVar[Mapping[str, Mapping[str, Range]]] = {"cpu": {"T": (1, 300)}, "cuda": {"T": (1, 6000)}}
 
     def inputs(self, workload: Workload, draw: Draw) -> dict[str, Value]:
         tokens, width = workload.sizes["T"], workload.sizes["I"]
         return {"input": draw.activation((tokens, 2 * width), getattr(torch, workload.dtype))}
 
     def oracle(self, args: Mapping[str, Value]) -> dict[str, torch.Tensor]:
-        x = args["input"]
-        assert isinstance(x, torch.Tensor)
-        gate, up = x.double().chunk(2, dim=-1)
+        gate, up = _tensor(args, "input").double().chunk(2, dim=-1)
         return {"out": gate * gate.sigmoid() * up}
 
     def cost(self, workload: Workload, args: Mapping[str, Value]) -> Cost:
         elements = workload.sizes["T"] * workload.sizes["I"]
         return Cost(bytes=3 * elements * getattr(torch, workload.dtype).itemsize, flops=5 * elements)
+
+
+def _tensor(args: Mapping[str, Value], name: str) -> torch.Tensor:
+    value = args[name]
+    assert isinstance(value, torch.Tensor)
+    return value
 
 
 TASK = SiluAndMul()

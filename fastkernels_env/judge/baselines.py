@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib.util
 from collections import OrderedDict
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
 from ..protocol import Load
@@ -48,28 +49,45 @@ class BaselinePool:
     def __init__(self, host: WorkerHost, device: str) -> None:
         self._host, self._device = host, device
         self._tasks: OrderedDict[str, dict[str, Contestant]] = OrderedDict()
+        self._openers = ThreadPoolExecutor(thread_name_prefix="baseline")
+        self._opening: dict[str, list[Future[None]]] = {}
         self._reports: dict[str, dict[str, BaselineReport]] = {}
 
-    def contestants(self, task: Task, compiled: bool = True) -> dict[str, Contestant]:
-        """The task's baselines that are up on this device, by name; starts those that are not (compiled ones only if asked)."""
+    def prefetch(self, task: Task, compiled: bool = True) -> None:
+        """Start the task's baselines on this device in the background (those that go through torch.compile only if asked)."""
         name = str(task.folder)
         living = self._tasks.setdefault(name, {})
         reports = self._reports.setdefault(name, {})
+        opening = self._opening.setdefault(name, [])
         self._tasks.move_to_end(name)
         for baseline in task.baselines:
-            if baseline.name in living and not living[baseline.name].session.living:
-                living.pop(baseline.name).session.close()  # something killed it since; it starts anew
             if self._device not in baseline.devices or baseline.name in living:
                 continue
             if baseline.compile and not compiled:
                 skipped = BaselineReport(name=baseline.name, status="skipped", detail="not timed at this effort")
                 reports.setdefault(baseline.name, skipped)
-            elif baseline.name not in reports or reports[baseline.name].status in ("used", "skipped"):
-                self._open(task, baseline, living, reports)
+            elif baseline.name not in reports or reports[baseline.name].status == "skipped":
+                reports[baseline.name] = BaselineReport(name=baseline.name, status="used")
+                opening.append(self._openers.submit(self._open, task, baseline, living, reports))
         while len(self._tasks) > _KEPT_TASKS:
-            for contestant in self._tasks.popitem(last=False)[1].values():
-                contestant.session.close()
-        return living
+            self._close_oldest()
+
+    def contestants(self, task: Task, compiled: bool = True) -> dict[str, Contestant]:
+        """The task's baselines that are up on this device, by name; waits for those that are starting."""
+        self.prefetch(task, compiled)
+        for future in self._opening.pop(str(task.folder), []):
+            future.result()
+        order = [baseline.name for baseline in task.baselines]
+        living = self._tasks[str(task.folder)]
+        return {name: living[name] for name in order if name in living}
+
+    def _close_oldest(self) -> None:
+        name, living = self._tasks.popitem(last=False)
+        for future in self._opening.pop(name, []):
+            future.result()
+        for contestant in living.values():
+            contestant.session.close()
+        self._reports.pop(name, None)
 
     def reports(self, task: Task) -> list[BaselineReport]:
         """Every baseline of the task on this device: used, or why not."""
@@ -101,6 +119,7 @@ class BaselinePool:
 
     def close(self) -> None:
         """End all workers."""
+        self._openers.shutdown(wait=True, cancel_futures=True)
         for living in self._tasks.values():
             for contestant in living.values():
                 contestant.session.close()

@@ -105,15 +105,17 @@ def _compare_exactly(actual: torch.Tensor, expected: torch.Tensor) -> Comparison
 
 def _add(sums: _Sums, actual: torch.Tensor, expected: torch.Tensor, gate: Gate) -> None:
     a, e = actual.double(), expected.double()
-    rounded = e.to(actual.dtype).double()
+    rounded = e.to(actual.dtype).to(torch.float64, copy=True)
     error = a - e
-    if not bool(torch.isfinite(error.sum())):
+    if not bool(torch.isfinite(error.sum() + rounded.sum())):
         # Infinities must agree in sign, NaN with NaN; where either is not finite there is no error to measure.
         finite = torch.isfinite(a) & torch.isfinite(rounded)
         same = (a == rounded) | (torch.isnan(a) & torch.isnan(rounded))
         sums.nonfinite += int((~finite & ~same).sum())
         error, e, rounded = (torch.where(finite, values, torch.zeros_like(values)) for values in (error, e, rounded))
     gates = error.abs().div_(e.abs().mul_(gate.rtol).add_(gate.atol))
+    if not gate.atol:
+        gates.nan_to_num_(0.0, math.inf)  # no error where none is allowed
     sums.elements += a.numel()
     sums.outside += int((gates > 1).sum())
     sums.worst_gates = max(sums.worst_gates, float(gates.max()))

@@ -32,8 +32,8 @@ class Effort(NamedTuple):
 
 
 EFFORTS = {
-    "full": Effort(4, True, True, Plan(rounds=12, least=5, seconds=1.6), Plan(rounds=24, least=8, seconds=1.5), True),
-    "quick": Effort(2, False, False, Plan(rounds=5, least=3, seconds=0.5), Plan(rounds=8, least=5, seconds=0.5), False),
+    "full": Effort(4, True, True, Plan(rounds=10, least=5, seconds=1.0), Plan(rounds=20, least=6, seconds=0.8), True),
+    "quick": Effort(2, False, False, Plan(rounds=5, least=3, seconds=0.5), Plan(rounds=10, least=5, seconds=0.4), False),
 }
 """``full`` is what scores are reported with; ``quick`` gives an early, noisier answer."""
 

@@ -118,14 +118,18 @@ class Profiler:
         session.attach(side.ring.arena)
         session.bind(side.ring.calls())
         order = self.sets.shuffle(self.generator)
-        side.ring.refill(order, slots, 0)
-        self.device.synchronize()
+        self._refill(side, order, slots, 0)
         side.setup_us = session.setup(range(slots), BLOCK_SECONDS)
         session.run([0], BLOCK_SECONDS)
         self._size(side, self._estimate(session, slots))
+        self._refill(side, order, 2 * side.calls, 0)  # in-place operations have already consumed their inputs
         session.run(range(2 * side.calls), BLOCK_SECONDS)
         self._check(side, order, 2 * side.calls, side.ring.snapshot(2 * side.calls))
         self._arm(side)
+
+    def _refill(self, side: Side, order: torch.Tensor, count: int, poison: int) -> None:
+        side.ring.refill(order, count, poison)
+        self.device.synchronize()
 
     @staticmethod
     def _estimate(session: WorkerSession, slots: int) -> float:
@@ -170,11 +174,12 @@ class Profiler:
 
     def _block(self, side: Side, order: torch.Tensor, sequence: int, number: int) -> float:
         count = side.calls * (sequence + 1)
-        side.ring.refill(order, count, number % len(POISONS))
-        self.device.synchronize()
+        poison = number % len(POISONS)
+        self._refill(side, order, count, poison)
         if side.replans:
             side.session.setup(range(count), BLOCK_SECONDS)
             self._arm(side)
+            self._refill(side, order, count, poison)  # arming runs the calls
         positions = side.ring.secret_words(count, self.secret)
         self.device.settle()
         elapsed, words = side.session.time(sequence, BLOCK_SECONDS, lambda: side.ring.gather(positions))

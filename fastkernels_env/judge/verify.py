@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 POISONS = (float("nan"), 2.0**100)
 _PATTERN = (1 << 20) + 1
 INTEGER_POISONS = (0x5A5A5A5A, -0x5A5A5A5B)
+SMALL_INTEGER_POISONS = (0x5A, 0x25)
 
 
 class CaseResult(NamedTuple):
@@ -56,7 +57,7 @@ def poison_(view: torch.Tensor, which: int) -> None:
     if view.is_floating_point():
         view.fill_(POISONS[which] if view.dtype is not torch.float16 or which == 0 else 2.0**15)
     else:
-        view.fill_(INTEGER_POISONS[which] if view.dtype.itemsize >= 4 else 0x5A)
+        view.fill_((INTEGER_POISONS if view.dtype.itemsize >= 4 else SMALL_INTEGER_POISONS)[which])
 
 
 def fill_canary(memory: torch.Tensor) -> None:

@@ -57,7 +57,7 @@ def linear_decode(out, x, weight, bias):
     # A step reads 256 bytes of each weight row: 128 bf16 or 64 float32.
     column_block, step = 64, 256 // x.element_size()
     tiles = triton.cdiv(columns, column_block) * triton.cdiv(rows, row_block)
-    # The depth is split until every multiprocessor has work: one program each with 64 tokens, whose tiles fill shared memory, else two.
+    # The depth is split until every multiprocessor has work: two programs, but one with 64 tokens, whose tiles fill shared memory.
     programs = MULTIPROCESSORS if row_block == 64 else 2 * MULTIPROCESSORS
     parts = max(1, min(8, programs // tiles, depth // (4 * step)))
     stages = 3 if row_block == 64 and tiles > MULTIPROCESSORS else 4

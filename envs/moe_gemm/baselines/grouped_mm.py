@@ -1,8 +1,8 @@
 """PyTorch's grouped matrix product over compacted rows.
 
-The aligned arrays are turned into compact row order and group ends on the device, without a host synchronisation; the call can be
-captured in a CUDA graph. On CPUs without bfloat16 instructions `prepare` widens the weights once, as an engine does when it loads the
-model. There is no compiled variant: Inductor calls the same product, and its shape rule refuses float32.
+The aligned arrays are turned into compact row order and group ends on the device, without a host synchronisation, so that the call
+can be captured in a CUDA graph. On CPUs without bfloat16 instructions `prepare` widens the weights once, as an engine does when it
+loads the model. There is no compiled variant: Inductor calls the same product, and its shape rule refuses float32.
 """
 
 import torch

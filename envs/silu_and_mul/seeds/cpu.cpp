@@ -4,18 +4,22 @@
 
 constexpr int64_t kBlock = 1024;  // columns a task: a single decode row still feeds every core
 
-// exp(x) to about 1e-7, clamped to the range of normal floats; without a call, so that loops over it vectorise.
+// exp(x) to about 1e-7 for |x| up to 87, beyond that exp(+-87). No call and no branch, so that loops over it vectorise: the limit
+// is a minimum of bit patterns, because compilers keep branches for floats that may be NaN.
 static inline float exponential(float x) {
-  x = std::min(std::max(x, -87.f), 88.f);
+  uint32_t bits;
+  std::memcpy(&bits, &x, sizeof bits);
+  bits = (bits & 0x80000000u) | std::min(bits & 0x7fffffffu, 0x42ae0000u);
+  std::memcpy(&x, &bits, sizeof x);
   const int32_t n = int32_t(x * 1.44269504f + 128.5f) - 128;  // nearest integer: the sum is positive, truncation rounds it down
-  const float r = (x - float(n) * 0.693359375f) + float(n) * 2.12194440e-4f;
+  const float r = (x - float(n) * 0.693359375f) + float(n) * 2.12194440e-4f;  // x - n * log(2)
   float p = 1.f / 720.f;
   p = p * r + 1.f / 120.f;
   p = p * r + 1.f / 24.f;
   p = p * r + 1.f / 6.f;
   p = p * r + 0.5f;
   p = (p * r + 1.f) * r + 1.f;
-  const int32_t bits = (n + 127) << 23;
+  bits = uint32_t(n + 127) << 23;
   float scale;
   std::memcpy(&scale, &bits, sizeof scale);
   return p * scale;

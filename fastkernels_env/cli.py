@@ -1,0 +1,514 @@
+"""The command line: ``fastkernels-env``, or ``python -m fastkernels_env``.
+
+Results go to standard output, everything else to standard error. Exit status: 0 accepted (or done), 1 any other outcome, 2
+unusable arguments, 3 a fault that is not the submission's; 128 plus the signal's number if interrupted. Whatever needs torch is
+imported inside the commands, so that help and bad arguments answer at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import enum
+import json
+import os
+import signal
+import stat
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+    from .evaluator import Evaluator
+    from .reward import Preset
+    from .task import Task
+    from .types import Evaluation, Reward
+
+NAME = "fastkernels-env"
+ACCEPTED, OTHER, UNUSABLE, FAULT = range(4)
+_BROKEN_PIPE = 128 + signal.SIGPIPE
+_MOST_BYTES = 64 << 20
+"""Longest file that is read: far more than is judged, and an end to devices that have none."""
+_ClickError: type[Exception] = typer.BadParameter.__mro__[2]  # typer brings its own click, or uses the installed one
+
+app = typer.Typer(
+    name=NAME, add_completion=False, pretty_exceptions_enable=False,
+    help="Kernel source in, production worth out: judge GPU and CPU kernels, and say why.",
+    epilog="Exit status: 0 accepted, 1 any other outcome, 2 unusable arguments, 3 a fault that is not the submission's.",
+)
+
+
+class Device(enum.StrEnum):
+    """Devices to choose from."""
+
+    AUTO = "auto"
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
+class Effort(enum.StrEnum):
+    """How much an evaluation does."""
+
+    QUICK = "quick"
+    FULL = "full"
+
+
+DeviceOption = Annotated[Device, typer.Option(help="Device to judge on; auto takes the GPU if there is one.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+TaskArgument = Annotated[str, typer.Argument(help="Name of a task; see the command list.", metavar="TASK")]
+
+
+class Problem(Exception):  # noqa: N818 -- ends the program with a sentence; not always an error of the program
+    """Ends the program: a sentence for standard error, and the exit status."""
+
+    def __init__(self, message: str, status: int = UNUSABLE) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+# -- commands ------------------------------------------------------------------------------------------------------------------
+
+
+@app.callback(invoke_without_command=True)
+def _root(context: typer.Context, version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        from importlib import metadata
+
+        _write(f"{NAME} {metadata.version(NAME)}\n")
+    elif context.invoked_subcommand is None:
+        _write(f"{context.get_help()}\n")
+
+
+@app.command("list")
+def list_tasks(as_json: JsonOption = False) -> int:
+    """List the tasks: level, category, devices, and what each one computes."""
+    from .registration import env_id
+    from .registry import task_folders
+    from .task import TaskError
+
+    rows, broken = [], []
+    for name in task_folders():
+        try:
+            task = _load(name)
+            devices = [device for device in ("cpu", "cuda") if task.workloads(device)]
+        except (Problem, TaskError) as problem:
+            broken.append(str(problem))
+            continue
+        facts = {"level": task.level, "category": task.category, "devices": devices, "summary": task.summary}
+        rows.append({"name": name, "id": env_id(name), **facts})
+    if as_json:
+        _write(json.dumps(rows, indent=2) + "\n")
+    else:
+        _print(_task_table(rows))
+    if broken:
+        raise Problem("; ".join(broken), FAULT)
+    return ACCEPTED
+
+
+@app.command()
+def show(task: TaskArgument, device: DeviceOption = Device.AUTO) -> int:
+    """Print the prompt of a task as a model gets it (standard output), its seeds and baselines (standard error)."""
+    _check_task(task)
+    kind = _resolve(device)
+    loaded = _load(task)
+    if not loaded.workloads(kind):
+        raise Problem(f"the task {task!r} has no public workload for device {kind!r}; try the other --device")
+    from .prompt import build_prompt
+
+    _write(build_prompt(loaded, kind))
+    _tell(f"\nSeeds, in {loaded.folder / 'seeds'}: {', '.join(loaded.seeds())}")
+    baselines = [b for b in loaded.baselines if kind in b.devices]
+    _tell(f"Baselines on {kind}: " + ", ".join(f"{b.name} ({b.requires})" if b.requires else b.name for b in baselines))
+    return ACCEPTED
+
+
+@app.command()
+def evaluate(
+    task: TaskArgument,
+    file: Annotated[str, typer.Argument(help="File with a reply or bare source code; - reads standard input.", metavar="FILE|-")],
+    device: DeviceOption = Device.AUTO,
+    reward: Annotated[str, typer.Option(help="Reward preset: a name, or a path to a TOML file.", metavar="PRESET")] = "production",
+    effort: Annotated[Effort, typer.Option(help="quick gives an early, noisier answer.")] = Effort.FULL,
+    seed: Annotated[int | None, typer.Option(help="Seed of every input; drawn anew without it.")] = None,
+    log: Annotated[Path | None, typer.Option(help="JSONL file to append the record to.")] = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Judge a submission: build, verify, time it and say what it is worth."""
+    _check_task(task)
+    text = _read(file)
+    kind = _resolve(device)
+    scorer = _Keeper(_load_preset(reward))
+    if log is not None:
+        _check_log(log)
+    from .log import LogError
+
+    unlogged = ""
+    with _narrated(kind, log) as (evaluator, say):
+        say(f"judging {task} on {kind}")
+        _load(task)
+        try:
+            evaluator.evaluate(task, text, seed=seed, effort=effort.value, rewards={scorer.preset.name: scorer})
+        except LogError as error:
+            unlogged = str(error)
+        say("")
+        evaluation, earned = scorer.result()
+        _show_evaluation(evaluation, earned, as_json)
+    return _status(evaluation, scorer, unlogged)
+
+
+@app.command()
+def warm(
+    tasks: Annotated[list[str] | None, typer.Argument(help="Names of tasks; all without any.", metavar="[TASK]...")] = None,
+    device: DeviceOption = Device.AUTO,
+    force: Annotated[bool, typer.Option(help="Warm again what was warmed before.")] = False,
+) -> int:
+    """Prepare this host, once: measure its rates, build every baseline, run it on every public workload and verify it."""
+    from .registry import task_folders
+
+    for name in tasks or ():
+        _check_task(name)
+    kind = _resolve(device)
+    names = tasks or list(task_folders())
+    with _narrated(kind, None) as (evaluator, say):
+        say("opening the device")
+        loaded = [_load(name) for name in names]
+        from . import warm as warming
+
+        results = warming.warm(evaluator.open(), loaded, force=force, progress=say)
+        say("")
+        _print(warming.warm_table(results, kind))
+    statuses = {result.status for result in results}
+    for result in results:
+        if result.status == "fault":
+            _tell(f"{NAME}: {result.detail}")
+    return FAULT if "fault" in statuses else OTHER if "failed" in statuses else ACCEPTED
+
+
+@app.command()
+def demo(device: DeviceOption = Device.AUTO) -> int:
+    """Judge good, slow, wrong and cheating kernels for moe_gemm on this machine and show what becomes of each."""
+    kind = _resolve(device)
+    from .demo import run_demo
+    from .evaluator import Evaluator
+    from .types import Outcome
+
+    with Evaluator(kind) as evaluator:
+        shown = run_demo(evaluator, _console())
+    if all(entry.as_expected for entry in shown):
+        return ACCEPTED
+    return FAULT if any(entry.evaluation.outcome is Outcome.FAULT for entry in shown) else OTHER
+
+
+@app.command()
+def doctor(as_json: JsonOption = False) -> int:
+    """Say what this machine can and cannot judge, and why. Exit status 1 if it can time nothing."""
+    from .doctor import examine, render
+
+    report = examine()
+    if as_json:
+        _write(json.dumps(report, indent=2) + "\n")
+    else:
+        _print(render(report))
+    return ACCEPTED if report["can_time"] else OTHER
+
+
+# -- arguments -----------------------------------------------------------------------------------------------------------------
+
+
+def _check_task(name: str) -> None:
+    """Whether there is such a task, without importing it."""
+    from .registry import task_folders
+
+    known = task_folders()
+    if name not in known:
+        close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+        hint = f"did you mean {' or '.join(close)}?" if close else f"known are: {', '.join(known)}"
+        raise Problem(f"there is no task {name!r}; {hint}")
+
+
+def _load(name: str) -> Task:
+    from .registry import load_task
+    from .task import TaskError
+
+    try:
+        return load_task(name)
+    except TaskError as error:
+        raise Problem(str(error), FAULT) from error
+
+
+def _resolve(device: Device) -> str:
+    from .device import DeviceError, resolve
+
+    try:
+        return resolve(device.value)
+    except DeviceError as error:
+        raise Problem(str(error)) from error
+
+
+def _load_preset(name: str) -> Preset:
+    from .reward import PresetError, load_preset
+
+    try:
+        return load_preset(name)
+    except PresetError as error:
+        raise Problem(str(error)) from error
+
+
+def _read(name: str) -> str:
+    """The text of a file, or of standard input."""
+    what, wanted = "standard input" if name == "-" else name, "name a file with a reply or source code, or - for standard input"
+    try:
+        if name == "-":
+            data = _read_standard_input()
+        else:
+            with open(name, "rb") as file:
+                data = file.read(_MOST_BYTES + 1)
+    except IsADirectoryError as error:
+        raise Problem(f"{name} is a folder; {wanted}") from error
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise Problem(f"{what} cannot be read ({reason}); {wanted}") from error
+    if len(data) > _MOST_BYTES:
+        raise Problem(f"{what} has more than {_MOST_BYTES >> 20} MiB; a submission is source code, of at most 65,536 characters")
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise Problem(f"{what} is not UTF-8 text (byte {error.start}); a submission is source code, not a binary") from error
+
+
+def _read_standard_input() -> bytes:
+    if sys.stdin is None:
+        raise Problem("standard input is closed; name a file instead of -")
+    if sys.stdin.isatty():
+        _tell(f"{NAME}: type or paste the submission, then press Ctrl-D")
+    return sys.stdin.buffer.read(_MOST_BYTES + 1)
+
+
+def _check_log(path: Path) -> None:
+    """Whether a log can be appended to, before an evaluation is spent on it."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.exists() or stat.S_ISREG(path.stat().st_mode):
+            os.close(os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666))
+        elif path.is_dir():
+            raise IsADirectoryError(0, "it is a folder")
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise Problem(f"the log {path} cannot be written ({reason}); name another file") from error
+
+
+# -- evaluation ----------------------------------------------------------------------------------------------------------------
+
+
+class _Keeper:
+    """Scores with a preset and keeps the record, which is not returned where it cannot be logged."""
+
+    def __init__(self, preset: Preset) -> None:
+        self.preset = preset
+        self.problem = ""
+        self._kept: tuple[Evaluation, Reward] | None = None
+
+    def score(self, evaluation: Evaluation) -> Reward:
+        """The preset's reward; none if one of its terms fails, so that the record is logged all the same."""
+        from .types import Reward
+
+        try:
+            reward = self.preset.score(evaluation)
+        except Exception as error:
+            self.problem = f"the reward preset {self.preset.name!r} cannot score this evaluation: {error}"
+            reward = Reward(preset=self.preset.name, total=None)
+        self._kept = evaluation, reward
+        return reward
+
+    def result(self) -> tuple[Evaluation, Reward]:
+        """The record that was scored last, and its reward."""
+        assert self._kept
+        return self._kept
+
+
+def _show_evaluation(evaluation: Evaluation, reward: Reward, as_json: bool) -> None:
+    from .report import evaluation_json, plain_report, render_evaluation
+
+    if as_json:
+        _write(json.dumps(evaluation_json(evaluation, reward), allow_nan=False) + "\n")
+    elif sys.stdout is not None and sys.stdout.isatty():
+        _print(render_evaluation(evaluation, reward))
+    else:
+        _write(plain_report(evaluation, reward) + "\n")
+
+
+def _status(evaluation: Evaluation, scorer: _Keeper, unlogged: str) -> int:
+    from .types import Outcome
+
+    problems = [problem for problem in (scorer.problem, unlogged) if problem]
+    if evaluation.outcome is Outcome.FAULT:
+        problems.insert(0, f"the evaluation failed, and not by the submission's fault: {evaluation.reason}")
+    if problems:
+        raise Problem("; ".join(problems), FAULT)
+    return ACCEPTED if evaluation.outcome is Outcome.ACCEPTED else OTHER
+
+
+class _Say:
+    """What the status line shows; the stage of the evaluation is added to it."""
+
+    def __init__(self) -> None:
+        self.text = ""
+
+    def __call__(self, text: str) -> None:
+        self.text = text
+
+
+@contextlib.contextmanager
+def _narrated(kind: str, log: Path | None) -> Iterator[tuple[Evaluator, _Say]]:
+    """An evaluator, with a status line on standard error where that is a terminal."""
+    from .evaluator import Evaluator
+
+    say = _Say()
+    with Evaluator(kind, log=log) as evaluator:
+        if sys.stderr is None or not sys.stderr.isatty():
+            yield evaluator, say
+            return
+        from rich.console import Console
+        from rich.live import Live
+        from rich.spinner import Spinner
+        from rich.text import Text
+
+        start, spinner = time.monotonic(), Spinner("dots")
+
+        def line() -> RenderableType:
+            if not say.text:
+                return Text()
+            stage = f": {evaluator.stage.value}" if evaluator.stage else ""
+            spinner.update(text=Text(f"{say.text}{stage}  {time.monotonic() - start:.0f} s"))
+            return spinner
+
+        with Live(console=Console(stderr=True), get_renderable=line, refresh_per_second=8, transient=True):
+            yield evaluator, say
+
+
+# -- output --------------------------------------------------------------------------------------------------------------------
+
+
+class _ReaderGone(Exception):  # noqa: N818 -- an end, not an error
+    """Whoever read standard output has closed it."""
+
+
+def _write(text: str) -> None:
+    """Write to standard output at once, so that what goes wrong is seen here."""
+    try:
+        if sys.stdout is None:
+            raise OSError(0, "it is closed")
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError as error:
+        _drop_output()
+        raise _ReaderGone from error
+    except (OSError, ValueError) as error:
+        _drop_output()
+        reason = getattr(error, "strerror", None) or error
+        raise Problem(f"the result cannot be written to standard output: {reason}", FAULT) from error
+
+
+def _drop_output() -> None:
+    """Let what is still buffered go nowhere: the interpreter flushes it at exit and would complain."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    from .report import WIDTH
+
+    terminal = sys.stdout is not None and sys.stdout.isatty()
+    return Console(width=None if terminal else WIDTH, highlight=False)
+
+
+def _print(renderable: RenderableType) -> None:
+    console = _console()
+    with console.capture() as capture:
+        console.print(renderable)
+    lines = capture.get().splitlines()
+    _write("".join(f"{line if console.is_terminal else line.rstrip()}\n" for line in lines))
+
+
+def _tell(text: str) -> None:
+    """A line on standard error."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        print(text, file=sys.stderr, flush=True)
+
+
+def _task_table(rows: list[dict[str, object]]) -> RenderableType:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, header_style="dim", pad_edge=False, padding=(0, 2, 0, 0))
+    for column in ("task", "level", "category", "devices"):
+        table.add_column(column, no_wrap=True)
+    table.add_column("summary", overflow="fold")
+    for row in rows:
+        devices = row["devices"]
+        assert isinstance(devices, list)
+        cells = (str(row["level"]), str(row["category"]), ", ".join(devices), str(row["summary"]))
+        table.add_row(Text(str(row["name"]), "bold"), *map(Text, cells))
+    return table
+
+
+# -- the program ---------------------------------------------------------------------------------------------------------------
+
+_signals: list[int] = []
+
+
+def main() -> NoReturn:
+    """The console script."""
+    sys.exit(run())
+
+
+def run(arguments: list[str] | None = None) -> int:
+    """Run a command line (that of the process, without arguments); returns the exit status."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _interrupt)
+    try:
+        status = _run(arguments)
+    except Problem as problem:
+        _tell(f"{NAME}: {problem}")
+        return problem.status
+    except _ReaderGone:
+        return _BROKEN_PIPE
+    except (KeyboardInterrupt, typer.Abort):
+        status = 0
+    except Exception as error:
+        if os.environ.get("FASTKERNELS_TRACEBACK"):
+            traceback.print_exc()
+        _tell(f"{NAME}: a fault of this program: {type(error).__name__}: {error}; set FASTKERNELS_TRACEBACK=1 to see where")
+        return FAULT
+    if _signals:
+        _tell(f"{NAME}: interrupted")
+        return 128 + _signals[0]
+    return status
+
+
+def _run(arguments: list[str] | None) -> int:
+    try:
+        return int(app(arguments, prog_name=NAME, standalone_mode=False) or 0)
+    except _ClickError as error:
+        message = str(getattr(error, "format_message", error.__str__)()).replace("\n", " ").replace("Value error, ", "")
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context else NAME
+        raise Problem(f"{message.rstrip('.')}; see {command} --help", getattr(error, "exit_code", UNUSABLE)) from error
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """End in order, once: a second signal would only disturb that."""
+    _signals.append(number)
+    signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt

@@ -1,0 +1,178 @@
+"""The task contract: shape expressions, strides, workload files, hidden draws, mutants."""
+
+from __future__ import annotations
+
+import random
+
+import msgspec
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from fastkernels_env.registry import load_task, task_folders
+from fastkernels_env.task import (
+    Input, Metadata, Mutant, Output, Scalar, TaskError, Weight, Workload, dtype_of, evaluate_size, read_workloads, shape_of, strides_of,
+)
+
+SIZES = {"T": 7, "H": 48, "kv": 3, "row_stride": 80, "zero": 0}
+LEAVES = st.one_of(st.sampled_from(sorted(SIZES)), st.integers(0, 10_000).map(str))
+EXPRESSIONS = st.recursive(
+    LEAVES,
+    lambda inner: st.tuples(inner, st.sampled_from(["+", "-", "*", "//", " + ", " * "]), inner).map(lambda parts: f"({''.join(parts)})"),
+    max_leaves=8,
+)
+
+
+@given(EXPRESSIONS)
+def test_size_expressions_mean_what_python_means(expression):
+    try:
+        expected = eval(expression, {"__builtins__": {}}, dict(SIZES))
+    except ZeroDivisionError:
+        assume(False)
+    assert evaluate_size(expression, SIZES) == expected
+
+
+@given(st.integers(0, 2**40))
+def test_plain_numbers_are_sizes(number):
+    assert evaluate_size(number, {}) == number == evaluate_size(str(number), {})
+
+
+@pytest.mark.parametrize(
+    "expression",
+    ["unknown", "T**2", "T/2", "T%2", "-T", "f(T)", "T if T else H", "T.real", "'T'", "T < H", "[T]", "1.5", "lambda: T", "__import__('os')"],
+)
+def test_other_expressions_are_refused(expression):
+    with pytest.raises(TaskError, match="cannot evaluate"):
+        evaluate_size(expression, SIZES)
+
+
+def test_shapes_and_contiguous_strides():
+    arg = Input("x", "T", "2*kv", 16)
+    assert shape_of(arg, SIZES) == (7, 6, 16)
+    assert strides_of(arg, SIZES) == (96, 16, 1)
+
+
+def test_the_row_stride_replaces_the_first_stride_only():
+    arg = Input("x", "T", "kv", 16, row_stride="row_stride")
+    assert strides_of(arg, SIZES) == (80, 16, 1)
+
+
+def test_without_that_size_the_rows_are_contiguous():
+    arg = Input("x", "T", "H", row_stride="other_stride")
+    assert strides_of(arg, SIZES) == (48, 1)
+
+
+def test_scalars_and_empty_dimensions_have_strides_too():
+    assert strides_of(Scalar("s", "float"), SIZES) == ()
+    assert strides_of(Input("x", "zero", "H"), SIZES) == (48, 1)
+    assert strides_of(Input("x", "H", "zero"), SIZES) == (1, 1)
+
+
+@given(st.lists(st.integers(1, 6), min_size=1, max_size=4))
+def test_contiguous_strides_are_torchs(shape):
+    import torch
+
+    assert strides_of(Input("x", *shape), {}) == torch.empty(shape).stride()
+
+
+def test_dtypes_follow_the_workload_unless_they_are_fixed():
+    workload = Workload(name="w", device="cpu", dtype="bfloat16", sizes={})
+    assert dtype_of(Output("y", "T"), workload) == "bfloat16"
+    assert dtype_of(Weight("w", "T", dtype="float32"), workload) == "float32"
+    assert dtype_of(Metadata("m", "T"), workload) == "int32"
+
+
+GOOD_LINE = '{"name": "a", "device": "cpu", "dtype": "float32", "sizes": {"T": 1}}'
+
+
+def test_workload_files_may_hold_blank_lines(tmp_path):
+    path = tmp_path / "workloads.jsonl"
+    path.write_text(f"\n{GOOD_LINE}\n\n{GOOD_LINE.replace('cpu', 'cuda')}\n")
+    assert [w.device for w in read_workloads(path, "mine")] == ["cpu", "cuda"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "{", "7", '{"name": "a"}', GOOD_LINE.replace('"T": 1', '"T": "1"'), GOOD_LINE.replace('"T": 1', '"T": 1.5'),
+        GOOD_LINE.replace('"name"', '"nam"'), GOOD_LINE[:-1] + ', "extra": 1}',
+    ],
+)  # fmt: skip
+def test_a_bad_line_names_file_task_and_line(tmp_path, line):
+    path = tmp_path / "workloads.jsonl"
+    path.write_text(f"{GOOD_LINE}\n\n{line}\n")
+    with pytest.raises(TaskError, match=r"task 'mine': workloads.jsonl line 3 "):
+        read_workloads(path, "mine")
+
+
+def test_the_smoke_workload_is_the_marked_one_else_the_first(tiny, tmp_path, task_files):
+    assert tiny.smoke_workload("cpu").name == "whole"
+    unmarked = GOOD_LINE.replace('"a"', '"first"') + "\n" + GOOD_LINE
+    folder = task_files(tmp_path / "unmarked", workloads=unmarked)
+    tiny_like = type(tiny)()
+    tiny_like.folder = folder
+    assert tiny_like.smoke_workload("cpu").name == "first"
+
+
+def test_a_device_without_workloads_is_named(tiny):
+    with pytest.raises(TaskError, match="tiny_scale.*no public workload for device 'cuda'"):
+        tiny.smoke_workload("cuda")
+
+
+@pytest.mark.parametrize("name", task_folders())
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_hidden_draws_stay_in_range_and_repeat_with_the_generator(name, device):
+    task = load_task(name)
+    drawn = task.hidden_workloads(device, random.Random(5), 60)
+    assert drawn == task.hidden_workloads(device, random.Random(5), 60)
+    assert drawn != task.hidden_workloads(device, random.Random(6), 60)
+    public = {msgspec.json.encode(_shape(task, device, w)) for w in task.workloads(device)}
+    for workload in drawn:
+        for size, (low, high) in task.ragged[device].items():
+            assert low <= workload.sizes[size] <= high
+        assert msgspec.json.encode(_shape(task, device, workload)) in public, "everything that is not drawn comes from one public workload"
+        assert task.complete(workload.sizes)
+
+
+def _shape(task, device, workload):
+    sizes = {name: size for name, size in workload.sizes.items() if name not in task.ragged[device]}
+    return [workload.dtype, sizes, workload.params, workload.source]
+
+
+def test_hidden_draws_reach_both_ends_of_a_range(tiny):
+    drawn = {w.sizes["T"] for w in tiny.hidden_workloads("cpu", random.Random(0), 2000)}
+    assert drawn == set(range(1, 21))
+
+
+def test_a_mutant_is_the_seed_with_one_edit(tiny):
+    source = tiny.mutate(Mutant(name="m", seed="cpu.cpp", find="* w[h]", replace="* 1"))
+    assert source == tiny.seeds()["cpu.cpp"].replace("* w[h]", "* 1")
+    assert source != tiny.seeds()["cpu.cpp"]
+
+
+@pytest.mark.parametrize(("find", "times"), [("no such text", 0), ("float", 6)])
+def test_a_mutant_that_does_not_fit_its_seed_is_an_error(tiny, find, times):
+    with pytest.raises(TaskError, match=f"mutant 'm' of 'tiny_scale'.*{times} times"):
+        tiny.mutate(Mutant(name="m", seed="cpu.cpp", find=find, replace=""))
+
+
+def test_mutants_are_decoded_strictly(tmp_path, task_files, tiny):
+    folder = task_files(tmp_path / "strict")
+    task = type(tiny)()
+    task.folder = folder
+    assert task.mutants() == []
+    entry = '[[mutant]]\nname = "m"\nseed = "cpu.cpp"\nfind = "a"\nreplace = "b"\n'
+    (folder / "mutants.toml").write_text(entry)
+    assert [m.name for m in task.mutants()] == ["m"]
+    (folder / "mutants.toml").write_text(entry + 'expects = ["wrong"]\n')
+    with pytest.raises((TaskError, msgspec.ValidationError), match="expects"):
+        task.mutants()
+
+
+def test_seeds_are_the_files_with_a_known_suffix(tmp_path, task_files, tiny):
+    folder = task_files(tmp_path / "seeded")
+    (folder / "seeds" / "notes.txt").write_text("not a seed")
+    (folder / "seeds" / "triton.py").write_text("pass")
+    task = type(tiny)()
+    task.folder = folder
+    assert list(task.seeds()) == ["cpu.cpp", "triton.py"]
