@@ -32,7 +32,8 @@ def main(job: dict[str, object]) -> dict[str, str]:
     code = f'#line 1 "submission.{suffix}"\n' + Path(str(job["source"])).read_text()
     try:
         path = tvm_ffi.cpp.build_inline(
-            "submission", functions=[str(job["entry"])], **{f"{'cuda' if suffix == 'cu' else 'cpp'}_sources": code},
+            "submission", functions=[str(job["entry"])],
+            cpp_sources=code if suffix == "cpp" else None, cuda_sources=code if suffix == "cu" else None,
             extra_cflags=CPP_FLAGS, extra_cuda_cflags=CUDA_FLAGS, extra_ldflags=["-fopenmp"], extra_include_paths=[str(INCLUDE)],
             build_directory=str(job["folder"]), output=None if job["link"] else "submission.o",
         )

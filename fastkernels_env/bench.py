@@ -148,7 +148,10 @@ def read_runs(path: Path) -> list[Run]:
 def summary(runs: Iterable[Run]) -> str:
     """A Markdown table: coverage and resolution, pooled and per task."""
     runs = list(runs)
-    lines = ["| task | baseline | runs | interval contains 1.0 | median half-width | shortest call (us) | largest false claim |", "|---|---|---|---|---|---|---|"]
+    lines = [
+        "| task | baseline | runs | interval contains 1.0 | median half-width | shortest call (us) | largest false claim |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for name in sorted({run.task for run in runs}):
         lines.append(_row(name, [run for run in runs if run.task == name]))
     lines.append(_row("**all**", runs))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -118,10 +119,8 @@ class Build:
     def close(self) -> None:
         """End the compiler and everything it started; remove the folder."""
         if self._process is not None:
-            try:
+            with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
             self._process.wait()
             self._output.close()
         shutil.rmtree(self.folder, ignore_errors=True)

@@ -66,7 +66,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 TaskArgument = Annotated[str, typer.Argument(help="Name of a task; see the command list.", metavar="TASK")]
 
 
-class Problem(Exception):  # noqa: N818 -- ends the program with a sentence; not always an error of the program
+class Problem(Exception):
     """Ends the program: a sentence for standard error, and the exit status."""
 
     def __init__(self, message: str, status: int = UNUSABLE) -> None:
@@ -397,7 +397,7 @@ def _narrated(kind: str, log: Path | None) -> Iterator[tuple[Evaluator, _Say]]:
 # -- output --------------------------------------------------------------------------------------------------------------------
 
 
-class _ReaderGone(Exception):  # noqa: N818 -- an end, not an error
+class _ReaderGone(Exception):
     """Whoever read standard output has closed it."""
 
 

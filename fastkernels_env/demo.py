@@ -107,7 +107,7 @@ def run_demo(evaluator: Evaluator, console: Console) -> list[Shown]:
     """
     chosen = exhibits(evaluator.device)
     title = f"{len(chosen)} submissions to {TASK}, judged on this machine's {evaluator.device.upper()}"
-    console.print(Text(title, "bold"), Text())
+    console.print(Text(f"{title}\n", "bold"))
     preset = load_preset("production")
     shown: list[Shown] = []
     with _display(console, len(chosen)) as update:
@@ -116,7 +116,9 @@ def run_demo(evaluator: Evaluator, console: Console) -> list[Shown]:
             start = time.perf_counter()
             evaluation = evaluator.evaluate(TASK, exhibit.read(), effort=exhibit.effort)
             shown.append(Shown(exhibit, evaluation, preset.score(evaluation), time.perf_counter() - start))
-    console.print(_table(shown), _closing(shown, evaluator.device))
+    console.print(_table(shown))
+    console.print()
+    console.print(_closing(shown, evaluator.device))
     return shown
 
 
@@ -139,8 +141,8 @@ def _display(console: Console, total: int) -> Iterator[Callable[[Sequence[Shown]
 
 def _table(shown: Sequence[Shown]) -> Table:
     table = Table(box=None, header_style="dim", pad_edge=False, padding=(0, 2, 1, 0), width=WIDTH)
-    table.add_column("submission", no_wrap=True)
-    table.add_column("outcome", no_wrap=True)
+    table.add_column("submission", no_wrap=True, min_width=19)
+    table.add_column("outcome", no_wrap=True, min_width=12)
     table.add_column("reward", justify="right", no_wrap=True)
     table.add_column("speedup", justify="right", no_wrap=True)
     table.add_column("why, and the parts of the reward", overflow="fold", ratio=1)

@@ -35,9 +35,9 @@ def examine() -> dict[str, Any]:
     """Probe the machine; never raises for what it finds.
 
     Returns:
-        Plain data. ``devices``, ``tools``, ``languages``, ``baselines``, ``containment``, ``checks`` and ``packages`` are lists of objects
-        with a ``name``, a ``status`` and the reason for it, ``detail``; where it matters also ``device``. ``versions`` maps packages to
-        versions. ``can_time`` says whether there is a language that this machine can time.
+        Plain data. ``devices``, ``tools``, ``languages``, ``baselines``, ``containment``, ``checks`` and ``packages`` are lists of
+        objects with a ``name``, a ``status`` and the reason for it, ``detail``; where it matters also ``device``. ``versions`` maps
+        packages to versions. ``can_time`` says whether there is a language that this machine can time.
     """
     kinds = ["cpu", "cuda"] if _cuda_answers() else ["cpu"]
     tools = {name: _tool(probe) for name, probe in _TOOLS.items()}

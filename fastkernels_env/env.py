@@ -82,7 +82,7 @@ def as_scorer(reward: RewardLike) -> Scorer:
     raise TypeError(f"expected reward to be a preset's name or path, a preset or a function of an Evaluation, got {reward!r}")
 
 
-class EvaluationFault(Exception):  # noqa: N818 -- named after the outcome that it stands for
+class EvaluationFault(Exception):
     """The evaluation failed by a fault that is not the submission's: there is no reward. The step may be repeated.
 
     Attributes:

@@ -25,7 +25,19 @@ from .registry import load_task
 from .submission import RejectedError, extract
 from .task import Task, TaskError
 from .types import (
-    Artifact, BaselineReport, Check, Context, DeviceInfo, Evaluation, Language, Outcome, Reward, Speedup, Stage, Submission, Timing,
+    Artifact,
+    BaselineReport,
+    Check,
+    Context,
+    DeviceInfo,
+    Evaluation,
+    Language,
+    Outcome,
+    Reward,
+    Speedup,
+    Stage,
+    Submission,
+    Timing,
 )
 from .versions import versions
 
@@ -145,11 +157,12 @@ class Evaluator:
                 self._draft = None
         draft.seconds["total"] = time.perf_counter() - start
         evaluation = _finish(draft, loaded, text, seed, effort, context or Context(), prompt_hash)
-        if rewards:
-            scored = {name: scorer.score(evaluation) for name, scorer in rewards.items()}
+        try:
+            scored = {name: scorer.score(evaluation) for name, scorer in (rewards or {}).items()}
             evaluation = msgspec.structs.replace(evaluation, rewards=scored)
-        if self.log is not None:
-            append_record(self.log, evaluation)
+        finally:  # a reward that raises costs no record
+            if self.log is not None:
+                append_record(self.log, evaluation)
         if interrupted is not None:
             raise interrupted
         return evaluation
@@ -289,6 +302,7 @@ def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
 
 def _finish(draft: _Draft, task: Task, text: str, seed: int, effort: str, context: Context, prompt_hash: str) -> Evaluation:
     trial, submission, artifact = draft.trial, draft.submission, draft.artifact
+    resources = (trial.resources if trial else {}) or (artifact.resources if artifact else {})
     reached = f"the evaluation ended before it: {draft.outcome.value}"
     checks: list[Check] = draft.checks.finish(reached)
     timings: list[Timing] = trial.timings if trial else []
@@ -301,7 +315,7 @@ def _finish(draft: _Draft, task: Task, text: str, seed: int, effort: str, contex
         own_kernel_share=trial.own_kernel_share if trial else None, setup_us=trial.setup_us if trial else {},
         seconds={**(trial.seconds if trial else {}), **draft.seconds}, text=text,
         code=submission.code if submission else "", language=submission.language.value if submission else "",
-        prompt_hash=prompt_hash, build_log=draft.build_log, resources=(trial.resources if trial else {}) or (artifact.resources if artifact else {}),
+        prompt_hash=prompt_hash, build_log=draft.build_log, resources=resources,
         context=context, containment=CONTAINMENT, missing_containment=MISSING_CONTAINMENT, versions=versions(),
     )
     return msgspec.structs.replace(evaluation, feedback=write_feedback(evaluation, draft.output))

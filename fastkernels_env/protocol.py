@@ -24,7 +24,7 @@ class ProtocolError(Exception):
     """A frame that is too long, cut off, or not what the protocol allows."""
 
 
-class Closed(Exception):  # noqa: N818 -- an end, not an error
+class Closed(Exception):
     """The other side closed the channel."""
 
 

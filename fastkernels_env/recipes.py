@@ -38,7 +38,8 @@ class Draw:
 
     def activation(self, shape: tuple[int, ...], dtype: torch.dtype, scale: float = 1.0) -> torch.Tensor:
         """Activations of `shape`: in the `NORMAL` regime standard normal; otherwise with a log-normal scale per channel (last
-        dimension, sigma 0.5) and 0.1 % outliers at 20 to 50 times the scale."""
+        dimension, sigma 0.5) and 0.1 % outliers at 20 to 50 times the scale.
+        """
         values = torch.randn(shape, generator=self.generator, device=self.device, dtype=torch.float32)
         if self.regime is not Regime.NORMAL and values.numel():
             channels = torch.randn(shape[-1], generator=self.generator, device=self.device)

@@ -68,7 +68,8 @@ def load_task(name: str) -> Task:
 
 def _builtin_root() -> Path:
     spec = importlib.util.find_spec(_PACKAGE)
-    assert spec and spec.submodule_search_locations
+    assert spec is not None
+    assert spec.submodule_search_locations is not None
     return Path(next(iter(spec.submodule_search_locations)))
 
 
@@ -90,7 +91,8 @@ def _import_module(folder: Path) -> ModuleType:
         return importlib.import_module(f"{_PACKAGE}.{folder.name}.task")
     name = f"{_USER_PACKAGE}.{folder.name}"
     spec = importlib.util.spec_from_file_location(name, folder / "task.py")
-    assert spec and spec.loader
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     spec.loader.exec_module(module)

@@ -15,7 +15,7 @@ import random
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Union
+from typing import TYPE_CHECKING, ClassVar
 
 import msgspec
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from .recipes import Draw
 
-    Value = Union["torch.Tensor", int, float, bool]
+    Value = torch.Tensor | int | float | bool
 
 
 class TaskError(Exception):

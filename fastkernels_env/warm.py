@@ -1,7 +1,7 @@
 """Prepare a host: measure its rates, build every baseline and run it on every public workload, so that evaluations find it ready.
 
-Kernels that are compiled just in time (torch.compile, FlashInfer, Triton) take up to half a minute when they first see a shape. They
-are run here with the shapes, strides and calling convention of evaluations, without an evaluation's deadlines.
+Kernels that are compiled just in time (torch.compile, FlashInfer, Triton) take up to half a minute when they first see a shape.
+They are run here with the shapes, strides and calling convention of evaluations, without an evaluation's deadlines.
 """
 
 from __future__ import annotations

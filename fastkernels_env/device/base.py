@@ -52,7 +52,9 @@ class Clock(abc.ABC):
     page: int
 
     @abc.abstractmethod
-    def run(self, sequence: int, seconds: float, alive: Callable[[], bool], gather: Callable[[], torch.Tensor]) -> tuple[float, torch.Tensor]:
+    def run(
+        self, sequence: int, seconds: float, alive: Callable[[], bool], gather: Callable[[], torch.Tensor]
+    ) -> tuple[float, torch.Tensor]:
         """Start an armed sequence and time it from outside.
 
         Args:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import mmap
 import os
 import select
@@ -57,7 +58,9 @@ class CpuClock(Clock):
         self._poll = select.poll()
         self._poll.register(self._socket, select.POLLIN)
 
-    def run(self, sequence: int, seconds: float, alive: Callable[[], bool], gather: Callable[[], torch.Tensor]) -> tuple[float, torch.Tensor]:
+    def run(
+        self, sequence: int, seconds: float, alive: Callable[[], bool], gather: Callable[[], torch.Tensor]
+    ) -> tuple[float, torch.Tensor]:
         """See `Clock.run`."""
         self._wait(seconds, alive)
         start = time.perf_counter()
@@ -148,8 +151,8 @@ class CpuDevice(Device):
         flops = {}
         for dtype in (torch.float32, torch.bfloat16):
             a = torch.rand(1024, 1024, dtype=dtype)
-            out = torch.empty_like(a)
-            flops[str(dtype).removeprefix("torch.")] = 2 * 1024**3 / _best_seconds(lambda a=a, out=out: torch.mm(a, a, out=out))
+            product = functools.partial(torch.mm, a, a, out=torch.empty_like(a))
+            flops[str(dtype).removeprefix("torch.")] = 2 * 1024**3 / _best_seconds(product)
         flops["bfloat16"] = max(flops["bfloat16"], flops["float32"])  # products may be done in fp32
         return Peaks(copy_bytes_per_s=2 * source.nbytes / copy, flops_per_s=flops)
 
@@ -162,7 +165,8 @@ class CpuDevice(Device):
     @contextlib.contextmanager
     def judging(self) -> Iterator[None]:
         """Give the judge one thread: its idle OpenMP threads would spin on cores that workers are timed on, and where something else
-        keeps a core busy, every parallel operation would wait for a scheduler's quantum."""
+        keeps a core busy, every parallel operation would wait for a scheduler's quantum.
+        """
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         try:

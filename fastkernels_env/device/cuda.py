@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import mmap
 import os
 import struct
@@ -53,7 +54,9 @@ class CudaClock(Clock):
         os.ftruncate(self.page, mmap.PAGESIZE)
         self._page = mmap.mmap(self.page, mmap.PAGESIZE)
 
-    def run(self, sequence: int, seconds: float, alive: Callable[[], bool], gather: Callable[[], torch.Tensor]) -> tuple[float, torch.Tensor]:
+    def run(
+        self, sequence: int, seconds: float, alive: Callable[[], bool], gather: Callable[[], torch.Tensor]
+    ) -> tuple[float, torch.Tensor]:
         """See `Clock.run`."""
         self._wait(seconds, alive)
         page = self._page
@@ -98,7 +101,7 @@ class CudaDevice(Device):
 
     def __init__(self) -> None:
         try:
-            torch.cuda.init()
+            torch.cuda.init()  # type: ignore[no-untyped-call]
             self.index = torch.cuda.current_device()
             self.properties = torch.cuda.get_device_properties(self.index)
         except Exception as error:
@@ -134,20 +137,19 @@ class CudaDevice(Device):
 
     def measure_peaks(self) -> Peaks:
         """Copy of 4 GB (bytes read plus written) and an 8192-cubed product on random data, median of event timings."""
-        source = torch.empty(1 << 30, device=self.torch_device).normal_()
-        target = torch.empty_like(source)
-        copy = _median_seconds(lambda: target.copy_(source))
-        nbytes = 2 * source.nbytes
-        del source, target
+        copy_rate = self._measure_copy()
         flops = {}
         for dtype, size in ((torch.bfloat16, 8192), (torch.float32, 4096)):
             a = torch.randn(size, size, device=self.torch_device).to(dtype)
-            out = torch.empty_like(a)
-            seconds = _median_seconds(lambda a=a, out=out: torch.mm(a, a, out=out))
+            seconds = _median_seconds(functools.partial(torch.mm, a, a, out=torch.empty_like(a)))
             flops[str(dtype).removeprefix("torch.")] = 2 * size**3 / seconds
-            del a, out
         torch.cuda.empty_cache()
-        return Peaks(copy_bytes_per_s=nbytes / copy, flops_per_s=flops)
+        return Peaks(copy_bytes_per_s=copy_rate, flops_per_s=flops)
+
+    def _measure_copy(self) -> float:
+        source = torch.empty(1 << 30, device=self.torch_device).normal_()
+        target = torch.empty_like(source)
+        return 2 * source.nbytes / _median_seconds(lambda: target.copy_(source))
 
     def synchronize(self) -> None:
         """Wait for the judge's own kernels."""
@@ -161,9 +163,9 @@ class CudaDevice(Device):
 def _median_seconds(function: Callable[[], object], repeats: int = 11) -> float:
     for _ in range(3):
         function()
-    times = []
+    times: list[float] = []
     for _ in range(repeats):
-        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
         start.record()
         function()
         end.record()

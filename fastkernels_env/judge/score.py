@@ -69,11 +69,13 @@ def speedup(samples: Sequence[Samples], noise_floor: float, seed: int = 0) -> Sp
 
 def _positive(samples: Sequence[float]) -> np.ndarray:
     """A slope can come out negative where noise exceeds the work; a time cannot."""
-    return np.maximum(np.asarray(samples, dtype=float), SHORTEST_US)
+    floored: np.ndarray = np.maximum(np.asarray(samples, dtype=float), SHORTEST_US)
+    return floored
 
 
 def _ratio(counts: np.ndarray, candidate: Sequence[float] | np.ndarray, baseline: Sequence[float] | np.ndarray) -> np.ndarray:
-    return np.asarray(np.tensordot(counts, np.asarray(baseline), 1) / np.tensordot(counts, np.asarray(candidate), 1))
+    ratio: np.ndarray = np.tensordot(counts, np.asarray(baseline), 1) / np.tensordot(counts, np.asarray(candidate), 1)
+    return ratio
 
 
 def _resample(rng: np.random.Generator, candidate: np.ndarray, baseline: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -15,7 +15,23 @@ import torch
 from ..device import Arena, Clock
 from ..device.base import ClockLost, ClockTimeout
 from ..protocol import (
-    ArgValue, Arm, Attach, Bind, Channel, Closed, Detach, Done, Ended, Load, ProtocolError, Raised, Reply, Request, Run, Setup, Trace,
+    ArgValue,
+    Arm,
+    Attach,
+    Bind,
+    Channel,
+    Closed,
+    Detach,
+    Done,
+    Ended,
+    Load,
+    ProtocolError,
+    Raised,
+    Reply,
+    Request,
+    Run,
+    Setup,
+    Trace,
 )
 from ..protocol import Clock as ClockRequest
 from .errors import WorkerDied, WorkerError, WorkerRaised, WorkerTimedOut

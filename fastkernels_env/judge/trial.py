@@ -181,7 +181,8 @@ class Trial:
         return [self.task.smoke_workload(kind)] if quick else self.task.workloads(kind)
 
     def _smoke(self) -> bool:
-        assert self._session and self._arena
+        assert self._session
+        assert self._arena
         seconds = INTERPRETED_SECONDS if self.interpreted else FIRST_CALL_SECONDS
         failure = smoke_case(self._session, self._arena, self.judge.device, self.task, self._cases[0], seconds)
         if failure:
@@ -191,7 +192,8 @@ class Trial:
         return not failure
 
     def _verify(self) -> None:
-        assert self._session and self._arena
+        assert self._session
+        assert self._arena
         self.tried = len(self._cases) - 1
         seconds = INTERPRETED_SECONDS if self.interpreted else CALL_SECONDS
         for case in self._cases[1:]:
@@ -208,7 +210,8 @@ class Trial:
 
     def _recheck(self, case: Case, result: CaseResult, seconds: float) -> CaseResult:
         """A small excess of error counts only if a production implementation does better on the same inputs."""
-        assert self._session and self._arena
+        assert self._session
+        assert self._arena
         limits = self._baseline_errors(case)
         if not limits:
             return result
@@ -272,7 +275,8 @@ class Trial:
 
     def _trace(self, kernels: tuple[str, ...]) -> float | None:
         """Share of device time in the submission's own kernels, as its own process reports it."""
-        assert self._session and self._arena is None
+        assert self._session
+        assert self._arena is None
         device = self.judge.device
         workload = self.task.smoke_workload(device.kind)
         case = make_case(self.task, workload, Regime.REALISTIC, derive_seed(self.seed, "trace"), device.torch_device)

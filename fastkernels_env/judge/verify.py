@@ -145,7 +145,9 @@ def _run(
             if arg.role is Role.OUTPUT:
                 poison_(view_of(memory, slot.refs[arg.name]), which)
             elif arg.role is not Role.SCALAR:
-                view_of(memory, slot.refs[arg.name]).copy_(case.args[arg.name])
+                value = case.args[arg.name]
+                assert isinstance(value, torch.Tensor)
+                view_of(memory, slot.refs[arg.name]).copy_(value)
     image = memory.clone()
     device.synchronize()
     session.bind([slot.arguments for slot in layout.slots])

@@ -36,14 +36,14 @@ def load(request: Load) -> Entry:
         Exception: Whatever the module raises while it is imported.
     """
     if request.language != "python":
-        import tvm_ffi  # noqa: PLC0415 -- see `server`
+        import tvm_ffi
 
-        module = tvm_ffi.load_module(request.path)
-        return Entry(module.get_function(request.entry), None, None, True)
+        library = tvm_ffi.load_module(request.path)
+        return Entry(library.get_function(request.entry), None, None, True)
     recorder = prepare_ahead_of_time() if request.ahead else None
     if request.interpret:
         os.environ["TRITON_INTERPRET"] = "1"
-        from .interpret import prepare_interpreter  # noqa: PLC0415 -- imports triton
+        from .interpret import prepare_interpreter
 
         prepare_interpreter()
     module = _import(request.path)
@@ -59,7 +59,8 @@ def load(request: Load) -> Entry:
 
 def _import(path: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location("submission", path)
-    assert spec and spec.loader
+    assert spec
+    assert spec.loader
     module = importlib.util.module_from_spec(spec)
     sys.modules["submission"] = module
     spec.loader.exec_module(module)

@@ -17,7 +17,7 @@ class Arena:
     def __init__(self, device: str, descriptor: int, size: int) -> None:
         self._mapping: Any
         if device == "cuda":
-            from .._cuda import import_descriptor  # noqa: PLC0415 -- needs a CUDA host
+            from .._cuda import import_descriptor
 
             self._mapping = import_descriptor(descriptor, size, torch.cuda.current_device())
             self.view = self._mapping.view
@@ -32,7 +32,7 @@ class Arena:
         if not all(ref.shape):
             return torch.empty_strided(ref.shape, ref.strides, dtype=dtype, device=self.view.device)
         extent = 1 + sum((size - 1) * stride for size, stride in zip(ref.shape, ref.strides, strict=True))
-        flat = self.view[ref.offset : ref.offset + extent * dtype.itemsize].view(dtype)
+        flat: torch.Tensor = self.view[ref.offset : ref.offset + extent * dtype.itemsize].view(dtype)
         return flat.as_strided(ref.shape, ref.strides)
 
     def close(self) -> None:

@@ -7,6 +7,7 @@ below it, so a descendant that detaches itself from its worker comes back here a
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import gc
 import os
@@ -33,7 +34,7 @@ def serve(control_fd: int, device: str) -> None:
     libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     if device == "cuda":
-        import triton  # noqa: F401, PLC0415
+        import triton  # noqa: F401
     gc.freeze()
     control = Channel(socket.socket(fileno=control_fd))
     workers: dict[int, int] = {}
@@ -98,10 +99,8 @@ def _wait(pid: int, seconds: float) -> int | None:
 
 
 def _signal(pid: int) -> None:
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
 
 
 def _children() -> set[int]:

@@ -14,7 +14,19 @@ from typing import Any
 import torch
 
 from ..protocol import (
-    ArgValue, Arm, Attach, Bind, Clock, Detach, Done, Load, Reply, Run, Setup, TensorRef, Trace,
+    ArgValue,
+    Arm,
+    Attach,
+    Bind,
+    Clock,
+    Detach,
+    Done,
+    Load,
+    Reply,
+    Run,
+    Setup,
+    TensorRef,
+    Trace,
 )
 from .loader import Entry, load
 from .memory import Arena
@@ -51,7 +63,7 @@ class Session:
         match request:
             case Load():
                 if self.device == "cuda":
-                    torch.cuda.init()
+                    torch.cuda.init()  # type: ignore[no-untyped-call]
                 self.entry, self.roles = load(request), request.roles
             case Attach():
                 self.arenas[request.arena] = Arena(self.device, fds[0], request.size)
@@ -88,7 +100,7 @@ class Session:
             [self.arenas[value.arena].tensor(value) if isinstance(value, TensorRef) else value for value in call] for call in calls
         ]
         if self.entry.native:
-            import tvm_ffi  # noqa: PLC0415 -- see `server`
+            import tvm_ffi
 
             self.calls = [[tvm_ffi.from_dlpack(v) if isinstance(v, torch.Tensor) else v for v in call] for call in self.calls]
 
@@ -133,7 +145,7 @@ class Session:
     def _stream(self) -> Iterator[None]:
         """Hand torch's current stream to native code."""
         if self.device == "cuda" and self.entry is not None and self.entry.native:
-            import tvm_ffi  # noqa: PLC0415 -- see `server`
+            import tvm_ffi
 
             with tvm_ffi.use_torch_stream():
                 yield
@@ -196,13 +208,14 @@ class Session:
 
     def _trace(self, calls: list[int]) -> dict[str, float]:
         """Device microseconds by kernel name over these calls."""
-        from torch.profiler import ProfilerActivity, profile  # noqa: PLC0415 -- slow to import, CUDA only
+        from torch._C._autograd import DeviceType
+        from torch.profiler import ProfilerActivity, profile
 
         with profile(activities=[ProfilerActivity.CUDA]) as profiler, self._stream():
             self._run(calls)
             torch.cuda.synchronize()
         spent: dict[str, float] = {}
         for event in profiler.events() or []:
-            if event.device_type == torch.autograd.DeviceType.CUDA:
+            if event.device_type == DeviceType.CUDA:
                 spent[event.name] = spent.get(event.name, 0.0) + event.self_device_time_total
         return spent

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import textwrap
 
-import msgspec
 import pytest
-import torch
 
 from fastkernels_env.build import Build
 from fastkernels_env.judge.cases import make_case
@@ -23,33 +21,35 @@ BUGS = """
     #include <stdexcept>
     #include <thread>
 
+    enum Bug { NONE, DROPS_ROW, ADDS, LEAVES_ROW, WRITES_AFTER, WRITES_BEFORE, WRITES_GAP, WRITES_INPUT, WRITES_WEIGHT, WRITES_BEHIND_ROWS, OFF_BY_LITTLE, THROWS, ABORTS, SEGFAULTS, SLEEPS, EXITS };
+
     void tiny_scale(tvm::ffi::TensorView out, tvm::ffi::TensorView input, tvm::ffi::TensorView weight, double factor) {
       const int64_t rows = input.size(0), width = input.size(1), stride = input.stride(0);
       float *x = fk::data<float>(input), *w = fk::data<float>(weight), *y = fk::data<float>(out);
       const int bug = int(factor);
-      if (bug == 20) throw std::runtime_error("thrown by the submission");
-      if (bug == 21) std::abort();
-      if (bug == 22) *(volatile int*)nullptr = 1;
-      if (bug == 23) std::this_thread::sleep_for(std::chrono::seconds(1000));
-      if (bug == 24) std::exit(7);
-      const bool finite = y[0] == y[0];
-      for (int64_t t = 0; t < rows - (bug == 1); ++t)
+      if (bug == THROWS) throw std::runtime_error("thrown by the submission");
+      if (bug == ABORTS) std::abort();
+      if (bug == SEGFAULTS) *(volatile int*)nullptr = 1;
+      if (bug == SLEEPS) std::this_thread::sleep_for(std::chrono::seconds(1000));
+      if (bug == EXITS) std::exit(7);
+      const bool finite = rows && y[0] == y[0];
+      for (int64_t t = 0; t < rows - (bug == DROPS_ROW); ++t)
         for (int64_t h = 0; h < width; ++h) {
           const float value = x[t * stride + h] * w[h];
-          if (bug == 2) y[t * width + h] += value;
-          else if (bug == 3 && finite && t == 0) continue;
+          if (bug == ADDS) y[t * width + h] += value;
+          else if (bug == LEAVES_ROW && finite && t == 0) continue;
           else y[t * width + h] = value;
         }
-      if (bug == 4) y[rows * width] = 1;
-      if (bug == 5) y[-1] = 1;
-      if (bug == 6) x[width] = 1;
-      if (bug == 7) x[3] = 1;
-      if (bug == 8) w[rows] = 1;
-      if (bug == 9) x[rows * stride - stride + width] = 1;
-      if (bug == 10) for (int64_t h = 0; h < width; ++h) y[h] *= 1.003f;
+      if (bug == WRITES_AFTER) y[rows * width] = 1;
+      if (bug == WRITES_BEFORE) y[-1] = 1;
+      if (bug == WRITES_GAP) x[width] = 1;
+      if (bug == WRITES_INPUT) x[3] = 1;
+      if (bug == WRITES_WEIGHT) w[rows] = 1;
+      if (bug == WRITES_BEHIND_ROWS) x[rows * stride - stride + width] = 1;
+      if (bug == OFF_BY_LITTLE) for (int64_t h = 0; h < width; ++h) y[h] *= 1.00005f;
     }
 """
-FIRST_ROW_TWICE, UNWRITTEN, ADDS, LEAVES = 0, 1, 2, 3
+NUMBERS = {name.strip(): number for number, name in enumerate(BUGS.partition("enum Bug {")[2].partition("}")[0].split(","))}
 
 
 @pytest.fixture(scope="module")
@@ -73,10 +73,10 @@ def run(evaluator, library, tiny):
     judge = evaluator.open()
     opened = []
 
-    def run(bug, workload="whole", regime=Regime.REALISTIC, function=verify_case, seconds=20.0):
+    def run(bug="NONE", workload="whole", regime=Regime.REALISTIC, function=verify_case, seconds=20.0):
         shape = next(w for w in tiny.workloads("cpu") if w.name == workload)
         case = make_case(tiny, shape, regime, 5, "cpu")
-        case.args["factor"] = float(bug)
+        case.args["factor"] = float(NUMBERS[bug])
         case.expected["out"] /= 1.5
         session, arena = judge.host.spawn(), judge.device.allocate(case_layout(tiny, case).size)
         opened.extend((session, arena))
@@ -92,49 +92,49 @@ def run(evaluator, library, tiny):
 @pytest.mark.parametrize("workload", ["whole", "strided"])
 @pytest.mark.parametrize("regime", [Regime.NORMAL, Regime.REALISTIC, Regime.EMPTY])
 def test_a_right_library_is_right(run, workload, regime):
-    result = run(0, workload, regime)
+    result = run("NONE", workload, regime)
     assert result.right
     assert (result.wrong, result.poison, result.canary, result.mutated) == ("", "", "", "")
 
 
 def test_an_unwritten_row_is_wrong(run):
-    result = run(1)
+    result = run("DROPS_ROW")
     assert "out: 64 of 1024 elements are NaN or infinite" in result.wrong
     assert "whole (T=16, H=64; float32; realistic)" in result.wrong
     assert not result.right
 
 
 def test_reading_the_output_is_wrong(run):
-    assert not run(2).right
+    assert not run("ADDS").right
 
 
 def test_an_answer_that_depends_on_the_poison_is_found_out(run):
-    result = run(3)
+    result = run("LEAVES_ROW")
     assert "depends on what the output buffer held" in result.poison
     assert not result.right
 
 
-@pytest.mark.parametrize(("bug", "where"), [(4, "0 bytes after 'out'"), (5, "3 bytes before 'out'")])
+@pytest.mark.parametrize(("bug", "where"), [("WRITES_AFTER", "0 bytes after 'out'"), ("WRITES_BEFORE", "3 bytes before 'out'")])
 def test_writes_beside_a_buffer_are_named(run, bug, where):
     result = run(bug)
-    assert where.split(" ", 2)[2] in result.canary, result.canary
+    assert where in result.canary, result.canary
     assert "bytes changed outside every buffer" in result.canary
     assert (result.wrong, result.mutated) == ("", "")
 
 
 def test_writes_between_rows_are_named(run):
-    result = run(6, "strided")
+    result = run("WRITES_GAP", "strided")
     assert "between the rows of 'input'" in result.canary
     assert result.mutated == ""
     assert not result.right
 
 
 def test_writes_after_the_last_row_are_beside_the_buffer(run):
-    result = run(9, "strided")
+    result = run("WRITES_BEHIND_ROWS", "strided")
     assert "after 'input'" in result.canary
 
 
-@pytest.mark.parametrize(("bug", "name"), [(7, "input"), (8, "weight")])
+@pytest.mark.parametrize(("bug", "name"), [("WRITES_INPUT", "input"), ("WRITES_WEIGHT", "weight")])
 @pytest.mark.parametrize("workload", ["whole", "strided"])
 def test_written_inputs_are_named(run, bug, name, workload):
     result = run(bug, workload)
@@ -143,21 +143,21 @@ def test_written_inputs_are_named(run, bug, name, workload):
 
 
 def test_a_small_error_in_one_row_is_wrong_but_passes_the_loose_test(run):
-    assert "relative RMS error" in run(10).wrong
-    assert run(10, function=smoke_case, regime=Regime.NORMAL) != "" or True
+    assert "relative RMS error" in run("OFF_BY_LITTLE").wrong
+    assert run("OFF_BY_LITTLE", function=smoke_case) == ""
 
 
 def test_smoke_sees_gross_errors_only(run):
-    assert run(0, function=smoke_case) == ""
-    assert "NaN" in run(1, function=smoke_case)
-    assert run(4, function=smoke_case) == ""
+    assert run("NONE", function=smoke_case) == ""
+    assert "NaN" in run("DROPS_ROW", function=smoke_case)
+    assert run("WRITES_AFTER", function=smoke_case) == ""
 
 
 @pytest.mark.parametrize(
     ("bug", "error", "text"),
     [
-        (20, WorkerRaised, "thrown by the submission"), (21, WorkerDied, "SIGABRT"), (22, WorkerDied, "SIGSEGV"),
-        (24, WorkerDied, "exited with status 7"),
+        ("THROWS", WorkerRaised, "thrown by the submission"), ("ABORTS", WorkerDied, "SIGABRT"), ("SEGFAULTS", WorkerDied, "SIGSEGV"),
+        ("EXITS", WorkerDied, "exited with status 7"),
     ],
 )  # fmt: skip
 def test_what_ends_the_process_is_told_apart(run, bug, error, text):
@@ -167,25 +167,4 @@ def test_what_ends_the_process_is_told_apart(run, bug, error, text):
 
 def test_what_never_returns_runs_into_the_deadline(run):
     with pytest.raises(WorkerTimedOut, match="no answer within 1 s"):
-        run(23, seconds=1.0)
-
-
-def test_the_judge_compares_private_copies(run, tiny):
-    """What the worker writes into the shared memory after the answer changes nothing that was compared."""
-    seen = {}
-
-    def function(session, arena, device, task, case, seconds):
-        result = verify_case(session, arena, device, task, case, seconds)
-        seen["before"] = result.right
-        arena.view.fill_(0)
-        return result
-
-    assert run(0, function=function).right
-    assert seen["before"]
-
-
-def test_inputs_in_shared_memory_are_not_the_judges(tiny):
-    case = make_case(tiny, tiny.smoke_workload("cpu"), Regime.REALISTIC, 5, "cpu")
-    memory = torch.zeros(case_layout(tiny, case).size, dtype=torch.uint8)
-    assert memory.untyped_storage().data_ptr() != case.args["input"].untyped_storage().data_ptr()
-    assert msgspec.structs.asdict(case.workload)["name"] == "whole"
+        run("SLEEPS", seconds=1.0)
