@@ -1,8 +1,9 @@
-"""Compile one native source; run as ``python -P -m fastkernels_env._compile JOB`` in a process of its own that can be killed.
+"""Compile one native source; run as a script, ``python -P _compile.py JOB``, in a process of its own that can be killed.
 
 ``JOB`` is a JSON object: ``language`` (cpp or cuda), ``entry``, ``source`` (path), ``folder`` (for the build), ``link`` (false:
-object file only). Prints one line of JSON: ``{"path": ...}``; ``{"error": ...}``, with the compiler's log; or ``{"fault": ...}``:
-what this host lacks.
+object file only), ``prelude`` (a header to include first, precompiled by ``_compile.py --prelude FOLDER``; or empty). Prints one line:
+``{"path": ...}``; ``{"error": ...}``, with the compiler's log; or ``{"fault": ...}``: what this host lacks. Imports nothing of the
+package, so that it starts at once.
 """
 
 from __future__ import annotations
@@ -10,12 +11,16 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
 CPP_FLAGS = ["-O3", "-march=native", "-fopenmp"]
 CUDA_FLAGS = ["-O3", "-Xptxas=-v"]
 CUDA_ARCH = "9.0a"
+PRELUDE = (
+    "tvm/ffi/container/tensor.h", "tvm/ffi/dtype.h", "tvm/ffi/error.h", "tvm/ffi/extra/c_env_api.h", "tvm/ffi/function.h", "fastkernels.h",
+)
 INCLUDE = Path(__file__).parent / "include"
 
 
@@ -34,12 +39,31 @@ def main(job: dict[str, object]) -> dict[str, str]:
         path = tvm_ffi.cpp.build_inline(
             "submission", functions=[str(job["entry"])],
             cpp_sources=code if suffix == "cpp" else None, cuda_sources=code if suffix == "cu" else None,
-            extra_cflags=CPP_FLAGS, extra_cuda_cflags=CUDA_FLAGS, extra_ldflags=["-fopenmp"], extra_include_paths=[str(INCLUDE)],
+            extra_cflags=CPP_FLAGS + (["-include", str(job["prelude"])] if job["prelude"] else []), extra_cuda_cflags=CUDA_FLAGS,
+            extra_ldflags=["-fopenmp"], extra_include_paths=[str(INCLUDE)],
             build_directory=str(job["folder"]), output=None if job["link"] else "submission.o",
         )
     except RuntimeError as error:
         return {"error": str(error)}
     return {"path": path}
+
+
+def precompile(folder: Path) -> Path:
+    """Write the prelude of C++ submissions into `folder` and precompile it with their flags; returns the header's path.
+
+    Raises:
+        OSError, subprocess.CalledProcessError: There is no compiler, or it fails.
+    """
+    sys.modules.setdefault("torch", None)  # type: ignore[arg-type]
+    from tvm_ffi.libinfo import find_dlpack_include_path, find_include_path
+
+    header = folder / "prelude.h"
+    header.write_text("".join(f"#include <{name}>\n" for name in PRELUDE))
+    includes = [f"-I{path}" for path in (find_include_path(), find_dlpack_include_path(), INCLUDE)]
+    flags = ["-std=c++17", "-fPIC", "-O2", *CPP_FLAGS]  # the first three are tvm-ffi's own: a precompiled header fits one set of flags
+    command = [os.environ.get("CXX", "c++"), *flags, *includes, "-x", "c++-header", str(header), "-o", f"{header}.gch"]
+    subprocess.run(command, check=True, capture_output=True)
+    return header
 
 
 def _find_tools(language: str) -> str:
@@ -58,4 +82,7 @@ def _find_tools(language: str) -> str:
 
 
 if __name__ == "__main__":
-    print(json.dumps(main(json.loads(sys.argv[1]))))
+    if sys.argv[1] == "--prelude":
+        precompile(Path(sys.argv[2]))
+    else:
+        print(json.dumps(main(json.loads(sys.argv[1]))))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import re
@@ -14,9 +15,12 @@ import tempfile
 import time
 from pathlib import Path
 
+from .cache import cache_root
 from .device import DeviceError
 from .types import Artifact, Language, Submission
+from .versions import versions
 
+_COMPILE = Path(__file__).parent / "_compile.py"
 BUILD_SECONDS = 120.0
 _LOG_LINES = 40
 
@@ -56,12 +60,12 @@ class Build:
     def _launch(self, link: bool) -> subprocess.Popen[bytes]:
         job = {
             "language": str(self._submission.language), "entry": self._submission.entry, "source": str(self._source),
-            "folder": str(self.folder / "build"), "link": link,
+            "folder": str(self.folder / "build"), "link": link, "prelude": _prelude(),
         }
         (self.folder / "build").mkdir()
         self._output = (self.folder / "output").open("wb")
         return subprocess.Popen(
-            [sys.executable, "-P", "-m", "fastkernels_env._compile", json.dumps(job)],
+            [sys.executable, "-P", str(_COMPILE), json.dumps(job)],
             stdin=subprocess.DEVNULL, stdout=self._output, stderr=subprocess.STDOUT, start_new_session=True, cwd=self.folder,
             env={**os.environ, "TMPDIR": str(self.folder), "TVM_FFI_CACHE_DIR": str(self.folder)},
         )
@@ -124,6 +128,25 @@ class Build:
             self._process.wait()
             self._output.close()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def precompile_prelude() -> bool:
+    """Precompile the headers that every C++ submission includes, once per host and version; False where that fails."""
+    folder = _prelude_folder()
+    if (folder / "prelude.h.gch").exists():
+        return True
+    folder.mkdir(parents=True, exist_ok=True)
+    return subprocess.run([sys.executable, "-P", str(_COMPILE), "--prelude", str(folder)], capture_output=True).returncode == 0
+
+
+def _prelude() -> str:
+    header = _prelude_folder() / "prelude.h"
+    return str(header) if header.with_suffix(".h.gch").exists() else ""
+
+
+def _prelude_folder() -> Path:
+    key = hashlib.sha256(repr((sys.prefix, sorted(versions().items()))).encode()).hexdigest()[:12]
+    return cache_root() / f"prelude-{key}"
 
 
 def has_nvcc() -> bool:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from rich.table import Table
 from rich.text import Text
 
+from .build import precompile_prelude
 from .judge.cases import Case, derive_seed, make_case
 from .judge.errors import JudgeFault, WorkerError
 from .judge.verify import case_layout, run_case, smoke_case
@@ -67,6 +68,8 @@ def warm(
     say = progress or (lambda text: None)
     say("measuring this host")
     assert judge.peaks
+    say("precompiling headers")
+    precompile_prelude()
     results: list[Warmed] = []
     for task in tasks:
         name = task.folder.name

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
+import msgspec
 import torch
 
 from ...task import Baseline, Cost, InOut, Metadata, Scalar, Task, Weight, Workload
@@ -23,8 +25,8 @@ class Rope(Task):
     semantics = (
         "With R = head_size / 2, query and key seen as heads of head_size channels, and for token t: c[i] = "
         "cos_sin_cache[positions[t], i], s[i] = cos_sin_cache[positions[t], R + i], i in [0, R). Every head x of both tensors "
-        "becomes y with y[a] = x[a] * c[i] - x[b] * s[i] and y[b] = x[b] * c[i] + x[a] * s[i], where (a, b) = (i, R + i) if is_neox, else "
-        "(2 * i, 2 * i + 1). Compute in float32 (the cache's dtype) and round once. Query and key are usually slices of wider qkv "
+        "becomes y with y[a] = x[a] * c[i] - x[b] * s[i] and y[b] = x[b] * c[i] + x[a] * s[i], where (a, b) = (i, R + i) if is_neox, "
+        "else (2 * i, 2 * i + 1). Compute in float32 (the cache's dtype) and round once. Query and key are usually slices of wider qkv "
         "rows: their row stride may be larger than their width, and what lies between their rows must stay as it is. Positions may "
         "repeat and come in any order."
     )
@@ -46,6 +48,11 @@ class Rope(Task):
         Baseline(name="flashinfer", file="flashinfer.py", devices=("cuda",), requires="flashinfer"),
     )
     ragged: ClassVar[Mapping[str, Mapping[str, Range]]] = {"cpu": {"T": (1, 400)}, "cuda": {"T": (1, 6000)}}
+
+    def hidden_workloads(self, device: str, rng: random.Random, count: int) -> list[Workload]:
+        """As every task's, with both styles in turn: a kernel that knows one must not pass by the luck of the draw."""
+        drawn = super().hidden_workloads(device, rng, count)
+        return [msgspec.structs.replace(w, params={**w.params, "neox": index % 2}) for index, w in enumerate(drawn)]
 
     def inputs(self, workload: Workload, draw: Draw) -> dict[str, Value]:
         """Values of every argument.

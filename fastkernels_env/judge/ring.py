@@ -160,6 +160,7 @@ class Ring:
         self._geometry = sets.geometry
         self._weights_at = self._geometry.slots * self._geometry.stride
         self._words = arena.view.view(torch.int32)
+        self._private: dict[str, torch.Tensor] = {}
         for name, ref in self._geometry.weight_layout.items():
             self._stacked(ref, self._weights_at, self._geometry.weight_stride, self._geometry.weights).copy_(sets.weight(name))
 
@@ -215,5 +216,10 @@ class Ring:
         return self._words[positions].cpu()
 
     def snapshot(self, count: int) -> dict[str, torch.Tensor]:
-        """Private copies of the outputs of the first `count` slots."""
-        return {arg.name: self.buffers(arg.name, count).clone() for arg in self.sets.task.outputs}
+        """Private copies of the outputs of the first `count` slots, valid until the next snapshot (fresh memory would cost page faults)."""
+        for arg in self.sets.task.outputs:
+            live = self.buffers(arg.name, self._geometry.slots)
+            if arg.name not in self._private:
+                self._private[arg.name] = torch.empty(live.shape, dtype=live.dtype, device=live.device)
+            self._private[arg.name][:count].copy_(live[:count])
+        return {name: copies[:count] for name, copies in self._private.items()}

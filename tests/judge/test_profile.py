@@ -1,0 +1,155 @@
+"""Cheating under the clock, by submissions that pass every check before it. Each has an honest twin that is accepted."""
+
+from __future__ import annotations
+
+import textwrap
+
+import pytest
+
+from fastkernels_env import Outcome
+from fastkernels_env.types import Status
+
+PYTHON = """
+    import os, socket, sys, threading, time
+    import torch
+
+    calls = 0
+    last = None
+    memory = {}
+
+    def honest(out, input, weight, factor):
+        torch.mul(input, weight, out=out)
+        out.mul_(factor)
+
+    def timed():
+        frame = sys._getframe()
+        while frame is not None:  # a cheat knows the code that calls it
+            if frame.f_code.co_name == "_obey_clock":
+                return True
+            frame = frame.f_back
+        return False
+
+    def later(seconds, *args):
+        def run():
+            time.sleep(seconds)
+            honest(*args)
+        threading.Thread(target=run, daemon=True).start()
+
+    def clock_end():
+        for fd in os.listdir("/proc/self/fd"):
+            try:
+                found = socket.socket(fileno=os.dup(int(fd)))
+            except OSError:
+                continue
+            if found.type == socket.SOCK_SEQPACKET:
+                return found
+
+    def tiny_scale(out, input, weight, factor):
+        global calls, last
+        calls += 1
+"""
+
+
+def python(body):
+    return f"```python\n{textwrap.dedent(PYTHON)}{textwrap.indent(textwrap.dedent(body).strip(), '    ')}\n```"
+
+
+HONEST = {
+    "plain": "honest(out, input, weight, factor)",
+    "slow": "time.sleep(0.001)\nhonest(out, input, weight, factor)",
+    "slow at first": "time.sleep(0.3 if calls == 1 else 0)\nhonest(out, input, weight, factor)",
+    "with a thread": "thread = threading.Thread(target=honest, args=(out, input, weight, factor))\nthread.start()\nthread.join()",
+    "with a copy": "out.copy_((input.double() * weight.double() * factor).float())",
+    "twice": "out.zero_()\nhonest(out, input, weight, factor)\nhonest(out, input, weight, factor)",
+}
+TAMPERING = {
+    "writes nothing": "if not timed(): honest(out, input, weight, factor)",
+    "writes nothing now and then": "if not timed() or calls % 13: honest(out, input, weight, factor)",
+    "writes nothing in one call": """
+        memory["timed"] = memory.get("timed", 0) + timed()
+        if memory["timed"] != 30: honest(out, input, weight, factor)
+    """,
+    "gives the last answer": """
+        if timed() and last is not None: out.copy_(last)
+        else: honest(out, input, weight, factor)
+        last = out.clone()
+    """,
+    "gives what it once gave at this address": """
+        if timed() and out.data_ptr() in memory: out.copy_(memory[out.data_ptr()])
+        else: honest(out, input, weight, factor)
+        memory[out.data_ptr()] = out.clone()
+    """,
+    "answers late": "later(0.01, out, input, weight, factor) if timed() else honest(out, input, weight, factor)",
+    "answers very late": "later(0.3, out, input, weight, factor) if timed() else honest(out, input, weight, factor)",
+    "says done before it is": """
+        if timed():
+            clock_end().send((1).to_bytes(8, "little"))
+            time.sleep(0.05)
+        honest(out, input, weight, factor)
+    """,
+    "writes NaN": "out.fill_(float('nan')) if timed() else honest(out, input, weight, factor)",
+}  # fmt: skip
+WRONG = {
+    "slightly wrong": "honest(out, input, weight, factor)\nif timed(): out.mul_(1.01)",
+    "leaves out the weight": "torch.mul(input, factor, out=out) if timed() else honest(out, input, weight, factor)",
+    "leaves out a row": "honest(out, input, weight, factor)\nif timed(): out[-1] = 0",
+    "writes half": "honest(out[:8], input[:8], weight, factor) if timed() else honest(out, input, weight, factor)",
+}
+
+
+@pytest.mark.parametrize("name", HONEST)
+def test_honest_submissions_are_accepted(name, evaluator, tiny):
+    evaluation = evaluator.evaluate("tiny_scale", python(HONEST[name]))
+    assert evaluation.outcome is Outcome.ACCEPTED, evaluation.reason
+    assert evaluation.check("timed_outputs").status is Status.PASSED
+    assert evaluation.check("clock").status is Status.PASSED
+    assert evaluation.speedup is not None
+
+
+@pytest.mark.parametrize("name", TAMPERING)
+def test_lies_under_the_clock_are_tampering(name, evaluator, tiny):
+    evaluation = evaluator.evaluate("tiny_scale", python(TAMPERING[name]))
+    assert evaluation.outcome is Outcome.TAMPERED, evaluation.reason
+    assert evaluation.speedup is None
+    assert evaluation.timings == []
+    assert evaluation.check("public_shapes").status is Status.PASSED
+    assert evaluation.check("timed_outputs").status is Status.FAILED
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_errors_under_the_clock_are_errors(name, evaluator, tiny):
+    evaluation = evaluator.evaluate("tiny_scale", python(WRONG[name]))
+    assert evaluation.outcome is Outcome.SILENT_ERROR, evaluation.reason
+    assert "timed call" in evaluation.reason
+    assert evaluation.speedup is None
+
+
+LATE = """
+    #include <chrono>
+    #include <thread>
+    #include <fastkernels.h>
+
+    static int calls = 0;
+
+    static void work(float* y, const float* x, const float* w, int64_t rows, int64_t width, int64_t stride, float factor) {
+      for (int64_t t = 0; t < rows; ++t)
+        for (int64_t h = 0; h < width; ++h) y[t * width + h] = x[t * stride + h] * w[h] * factor;
+    }
+
+    void tiny_scale(tvm::ffi::TensorView out, tvm::ffi::TensorView input, tvm::ffi::TensorView weight, double factor) {
+      float* y = fk::data<float>(out);
+      const float *x = fk::data<float>(input), *w = fk::data<float>(weight);
+      const int64_t rows = input.size(0), width = input.size(1), stride = input.stride(0);
+      if (++calls < 80) return work(y, x, w, rows, width, stride, float(factor));
+      std::thread([=] {
+        std::this_thread::sleep_for(std::chrono::milliseconds(5));
+        work(y, x, w, rows, width, stride, float(factor));
+      }).THEN();
+    }
+"""
+
+
+@pytest.mark.parametrize(("then", "outcome"), [("join", Outcome.ACCEPTED), ("detach", Outcome.TAMPERED)])
+def test_a_native_thread_must_be_waited_for(then, outcome, evaluator, tiny):
+    evaluation = evaluator.evaluate("tiny_scale", f"```cpp\n{textwrap.dedent(LATE).replace('THEN', then)}\n```")
+    assert evaluation.outcome is outcome, evaluation.reason

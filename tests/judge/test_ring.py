@@ -1,0 +1,201 @@
+"""The ring: what the judge writes into it is what its sets say, and nothing else."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fastkernels_env.device.cpu import CpuDevice
+from fastkernels_env.judge.layout import extent_of, view_of
+from fastkernels_env.judge.ring import MAX_CALLS, MIN_CALLS, Geometry, InputSets, Ring, plan_ring
+from fastkernels_env.judge.verify import POISONS
+from fastkernels_env.registry import load_task
+from fastkernels_env.task import Cost, Role, Workload
+from fastkernels_env.types import Peaks
+
+PEAKS = Peaks(copy_bytes_per_s=1e10, flops_per_s={"float32": 1e11, "bfloat16": 1e11})
+SHAPES = {
+    "rms_norm": ("bfloat16", {"T": 5, "H": 33, "row_stride": 48}),
+    "fused_add_rms_norm": ("float32", {"T": 3, "H": 40}),
+    "silu_and_mul": ("bfloat16", {"T": 4, "I": 24}),
+    "gqa_decode": ("float32", {"B": 3, "q": 4, "kv": 2, "d": 16, "page": 4, "pool": 6}),
+    "fused_experts": ("bfloat16", {"T": 4, "H": 16, "E": 4, "k": 2, "I": 8}),
+}
+
+
+class Small:
+    """A ring small enough to look at every byte."""
+
+    def __init__(self, name: str, weights: int, calls: int) -> None:
+        self.task = load_task(name)
+        dtype, sizes = SHAPES[name]
+        base = self.task.smoke_workload("cpu")
+        workload = Workload(name="small", device="cpu", dtype=dtype, sizes=sizes, params=base.params)
+        device = CpuDevice()
+        full = Workload(name="small", device="cpu", dtype=dtype, sizes=self.task.complete(sizes), params=base.params)
+        plan = plan_ring(self.task, full, Cost(1, 1), PEAKS, device)
+        self.geometry = plan._replace(calls=calls, weights=weights if plan.weight_layout else 1)
+        self.sets = InputSets(self.task, workload, self.geometry, 11, device)
+        self.arena = device.allocate(self.geometry.size)
+        self.arena.view.fill_(0x77)
+        self.ring = Ring(self.sets, self.arena)
+        self.generator = torch.Generator().manual_seed(5)
+
+
+@pytest.fixture(scope="module", params=[("rms_norm", 3, 5), ("fused_add_rms_norm", 1, 4), ("gqa_decode", 2, 4), ("fused_experts", 4, 6)],
+                ids=lambda p: p[0])
+def small(request):
+    made = Small(*request.param)
+    yield made
+    made.arena.close()
+
+
+def test_a_shuffle_is_a_permutation_that_keeps_the_copies_of_the_weights(small):
+    slots, weights = small.geometry.slots, small.geometry.weights
+    orders = [small.sets.shuffle(small.generator).tolist() for _ in range(20)]
+    for order in orders:
+        assert sorted(order) == list(range(slots))
+        assert all(index % weights == slot % weights for slot, index in enumerate(order))
+    assert len(set(map(tuple, orders))) > 10
+
+
+@settings(max_examples=80)
+@given(st.integers(2, 40), st.integers(1, 20), st.integers(0, 10**6))
+def test_shuffles_of_any_geometry(calls, weights, seed):
+    weights = min(weights, calls // 2)
+    sets = InputSets.__new__(InputSets)
+    sets.geometry, sets.device = Geometry(calls, weights, {}, 256, {}, 0), CpuDevice()
+    order = sets.shuffle(torch.Generator().manual_seed(seed)).tolist()
+    assert sorted(order) == list(range(2 * calls))
+    assert all(index % weights == slot % weights for slot, index in enumerate(order))
+
+
+def test_every_slot_holds_what_its_set_says(small):
+    for poison in (0, 1):
+        order = small.sets.shuffle(small.generator)
+        small.ring.refill(order, small.geometry.slots, poison)
+        for slot, call in enumerate(small.ring.calls()):
+            case = small.sets.case(int(order[slot]))
+            for arg, value in zip(small.task.signature, call, strict=True):
+                if arg.role is Role.SCALAR:
+                    assert value == case.args[arg.name]
+                    continue
+                held = view_of(small.arena.view, value)
+                if arg.role is Role.OUTPUT:
+                    wanted = POISONS[poison]
+                    assert bool((held.isnan() if math.isnan(wanted) else held == wanted).all())
+                else:
+                    assert torch.equal(held, case.args[arg.name]), (slot, arg.name)
+
+
+def test_a_short_block_leaves_the_other_slots_alone(small):
+    slots = small.geometry.slots
+    small.ring.refill(small.sets.shuffle(small.generator), slots, 0)
+    before = small.arena.view.clone()
+    small.ring.refill(small.sets.shuffle(small.generator), slots // 2, 1)
+    border = slots // 2 * small.geometry.stride
+    assert torch.equal(small.arena.view[border:], before[border:])
+    assert not torch.equal(small.arena.view[:border], before[:border])
+
+
+def test_nothing_is_written_between_the_buffers(small):
+    covered = torch.zeros(small.arena.size, dtype=torch.bool)
+    for call in small.ring.calls():
+        for value in call:
+            if not isinstance(value, int | float):
+                covered[value.offset : value.offset + extent_of(value)] = True
+    small.ring.refill(small.sets.shuffle(small.generator), small.geometry.slots, 0)
+    assert bool((small.arena.view[~covered] == 0x77).all())
+
+
+def test_buffers_of_different_slots_do_not_overlap(small):
+    spans = set()
+    for call in small.ring.calls():
+        for arg, value in zip(small.task.signature, call, strict=True):
+            if arg.role is not Role.SCALAR:
+                spans.add((value.offset, value.offset + extent_of(value)))
+    ordered = sorted(spans)
+    assert all(a[1] <= b[0] for a, b in zip(ordered, ordered[1:], strict=False))
+    assert ordered[-1][1] <= small.geometry.size
+
+
+def test_sets_differ_from_each_other(small):
+    for arg in small.task.signature:
+        if arg.role in (Role.INPUT, Role.INOUT):
+            values = [small.sets.case(index).args[arg.name] for index in range(small.geometry.slots)]
+            assert values[0].dtype is torch.int32 or all(not torch.equal(values[0], other) for other in values[1:])
+
+
+def test_the_oracle_of_a_set_is_that_of_its_values(small):
+    case = small.sets.case(1)
+    again = small.task.oracle(case.args)
+    for arg in small.task.outputs:
+        assert torch.equal(case.expected[arg.name], again[arg.name])
+
+
+def test_secret_words_lie_inside_the_outputs_and_reach_all_of_each(small):
+    count = small.geometry.slots
+    calls, names = small.ring.calls(), [arg.name for arg in small.task.signature]
+    hit: dict[tuple[str, int], set[int]] = {}
+    for _ in range(300):
+        positions = small.ring.secret_words(count, small.generator).view(len(small.task.outputs), count)
+        for arg, row in zip(small.task.outputs, positions.tolist(), strict=True):
+            for slot, word in enumerate(row):
+                ref = calls[slot][names.index(arg.name)]
+                assert ref.offset <= 4 * word < ref.offset + extent_of(ref)
+                hit.setdefault((arg.name, slot), set()).add(4 * word - ref.offset)
+    for (name, slot), offsets in hit.items():
+        extent = extent_of(calls[slot][names.index(name)])
+        assert min(offsets) < extent / 8
+        assert max(offsets) > extent * 7 / 8
+
+
+def test_gathered_words_are_those_in_memory_now(small):
+    count = small.geometry.slots
+    small.ring.refill(small.sets.shuffle(small.generator), count, 1)
+    positions = small.ring.secret_words(count, small.generator)
+    before = small.ring.gather(positions)
+    assert torch.equal(before, small.ring.gather(positions))
+    for arg in small.task.outputs:
+        small.ring.buffers(arg.name, count).fill_(3)
+    assert not bool((before == small.ring.gather(positions)).any())
+
+
+def test_a_snapshot_is_private(small):
+    small.ring.refill(small.sets.shuffle(small.generator), small.geometry.slots, 1)
+    snapshot = small.ring.snapshot(3)
+    copies = {name: values.clone() for name, values in snapshot.items()}
+    small.arena.view.zero_()
+    for name, values in snapshot.items():
+        assert values.shape[0] == 3
+        assert torch.equal(values, copies[name])
+    small.arena.view.fill_(0x77)
+    Ring(small.sets, small.arena)  # writes the weights back
+
+
+@settings(max_examples=100)
+@given(st.integers(1, 10**9), st.integers(0, 10**12), st.sampled_from(["rms_norm", "fused_experts"]))
+def test_k_defeats_the_cache_unless_a_limit_forbids_it(nbytes, flops, name):
+    task, device = load_task(name), CpuDevice()
+    dtype, sizes = SHAPES[name]
+    workload = Workload(name="w", device="cpu", dtype=dtype, sizes=task.complete(sizes))
+    plan = plan_ring(task, workload, Cost(nbytes, flops), PEAKS, device)
+    assert 2 <= plan.calls <= MAX_CALLS
+    assert plan.slots == 2 * plan.calls
+    assert plan.slots * plan.stride <= max(device.ring_limit, 4 * plan.stride)
+    assert 1 <= plan.weights <= plan.slots
+    within = plan.slots * plan.stride < device.ring_limit / 2
+    if plan.calls < MAX_CALLS and within:
+        assert plan.calls >= MIN_CALLS
+        assert plan.calls * nbytes >= device.ring_bytes
+
+
+def test_large_entries_get_a_short_ring():
+    task, device = load_task("rms_norm"), CpuDevice()
+    huge = Workload(name="w", device="cpu", dtype="float32", sizes={"T": 30_000, "H": 8192})
+    plan = plan_ring(task, huge, Cost(2 * 4 * 30_000 * 8192, 1), PEAKS, device)
+    assert plan.calls == 2
