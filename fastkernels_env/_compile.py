@@ -61,8 +61,9 @@ def precompile(folder: Path) -> Path:
     header.write_text("".join(f"#include <{name}>\n" for name in PRELUDE))
     includes = [f"-I{path}" for path in (find_include_path(), find_dlpack_include_path(), INCLUDE)]
     flags = ["-std=c++17", "-fPIC", "-O2", *CPP_FLAGS]  # the first three are tvm-ffi's own: a precompiled header fits one set of flags
-    command = [os.environ.get("CXX", "c++"), *flags, *includes, "-x", "c++-header", str(header), "-o", f"{header}.gch"]
+    command = [os.environ.get("CXX", "c++"), *flags, *includes, "-x", "c++-header", str(header), "-o", f"{header}.{os.getpid()}"]
     subprocess.run(command, check=True, capture_output=True)
+    os.replace(command[-1], f"{header}.gch")  # whole or not there, also where two processes write it
     return header
 
 

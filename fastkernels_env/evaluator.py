@@ -20,6 +20,7 @@ from .build import Build, BuildError, BuildTimeout, has_nvcc
 from .checks import CheckList
 from .device import DeviceError, resolve
 from .feedback import write_feedback
+from .forkserver import ForkServer
 from .log import append_record
 from .registry import load_task
 from .submission import RejectedError, extract
@@ -98,6 +99,7 @@ class Evaluator:
         self.effort = effort
         self.log = Path(log) if log is not None else None
         self._judge: Judge | None = None
+        self._server: ForkServer | None = None
         self._draft: _Draft | None = None
         self._lock = threading.Lock()
 
@@ -138,10 +140,11 @@ class Evaluator:
             TaskError: There is no such task (or its folder cannot be loaded).
             LogError: The record could not be appended; its message says where the record was saved instead.
         """
-        loaded = load_task(task)
         effort = effort or self.effort
         if effort not in ("full", "quick"):
             raise ValueError(f"expected effort 'full' or 'quick', got {effort!r}")
+        self._start_ahead()
+        loaded = load_task(task)
         seed = secrets.randbits(48) if seed is None else seed
         draft, start = _Draft(self.device), time.perf_counter()
         interrupted: BaseException | None = None
@@ -192,7 +195,8 @@ class Evaluator:
         if self._judge is None:
             from .judge.judge import Judge
 
-            self._judge = Judge(self.device)
+            self._judge = Judge(self.device, self._server)
+            self._server = None
         return self._judge
 
     def close(self) -> None:
@@ -200,7 +204,16 @@ class Evaluator:
         with self._lock:
             self._close()
 
+    def _start_ahead(self) -> None:
+        """Let the fork server import torch while this process does."""
+        with self._lock:
+            if self._judge is None and self._server is None:
+                self._server = ForkServer(self.device)
+
     def _close(self) -> None:
+        if self._server is not None:
+            self._server.close()
+            self._server = None
         if self._judge is not None:
             self._judge.close()
             self._judge = None

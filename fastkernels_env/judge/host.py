@@ -7,20 +7,18 @@ import itertools
 import os
 import shutil
 import socket
-import subprocess
-import sys
 import tempfile
 import threading
 import time
 from pathlib import Path
 
 from ..device import Device
+from ..forkserver import ForkServer, server_environment
 from ..protocol import MAX_REPLY, Channel, Closed, Ended, Kill, ServerReply, Spawn, Spawned
 from .errors import JudgeFault
 from .session import WorkerSession
 
 _START_SECONDS = 60.0
-_PASSED_ON = ("PATH", "LD_LIBRARY_PATH", "CUDA_HOME", "CUDA_PATH", "CUDA_VISIBLE_DEVICES", "PYTHONPATH", "LANG", "VIRTUAL_ENV")
 _LOG_TAIL = 8000
 
 
@@ -30,13 +28,14 @@ class WorkerHost:
     Args:
         device: The device that workers serve.
         cache: Folder in which trusted workers (baselines) keep compiled code.
+        server: A fork server that was started ahead.
     """
 
-    def __init__(self, device: Device, cache: Path) -> None:
+    def __init__(self, device: Device, cache: Path, server: ForkServer | None = None) -> None:
         self.device, self.cache = device, cache
         self._ids = itertools.count(1)
         self._lock = threading.Lock()
-        self._process, self._control = start_server(device.kind)
+        self._server = server or ForkServer(device.kind)
 
     def spawn(self, *, trusted: bool = False) -> WorkerSession:
         """Fork a worker.
@@ -69,8 +68,8 @@ class WorkerHost:
             try:
                 return self._exchange(request, fds)
             except (Closed, TimeoutError):
-                self._stop()
-                self._process, self._control = start_server(self.device.kind)
+                self._server.close()
+                self._server = ForkServer(self.device.kind)
                 if isinstance(request, Kill):
                     return Ended(killed=True, code=0, signal=9)
             try:
@@ -80,8 +79,8 @@ class WorkerHost:
 
     def _exchange(self, request: Spawn | Kill, fds: tuple[int, ...]) -> Spawned | Ended:
         deadline = time.monotonic() + _START_SECONDS
-        self._control.send(request, fds, deadline)
-        reply, _ = self._control.receive(ServerReply, deadline)
+        self._server.control.send(request, fds, deadline)
+        reply, _ = self._server.control.receive(ServerReply, deadline)
         assert isinstance(reply, Spawned | Ended)
         return reply
 
@@ -97,33 +96,7 @@ class WorkerHost:
     def close(self) -> None:
         """End the fork server and with it every worker."""
         with self._lock:
-            self._stop()
-
-    def _stop(self) -> None:
-        self._control.close()
-        try:
-            self._process.wait(timeout=3)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-
-
-def server_environment() -> dict[str, str]:
-    """The environment that workers start from: what compilers need, and nothing else of the caller's."""
-    passed_on = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
-    # A bounded spin before OpenMP threads sleep: without it a busy neighbour stalls every parallel region for a scheduler's quantum.
-    return passed_on | {"PYTHONUNBUFFERED": "1", "GOMP_SPINCOUNT": "20000"}
-
-
-def start_server(kind: str) -> tuple[subprocess.Popen[bytes], Channel]:
-    """Start a fork server; it answers as soon as its imports are done."""
-    mine, theirs = socket.socketpair()
-    with theirs:
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "fastkernels_env.worker", str(theirs.fileno()), kind],
-            pass_fds=[theirs.fileno()], env=server_environment(), start_new_session=True, stdin=subprocess.DEVNULL,
-        )
-    return process, Channel(mine)
+            self._server.close()
 
 
 def remove_scratch(scratch: Path) -> None:

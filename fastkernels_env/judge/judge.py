@@ -8,6 +8,7 @@ import msgspec
 
 from ..cache import HostCache, HostRecord
 from ..device import open_device
+from ..forkserver import ForkServer
 from ..task import Task
 from ..types import BaselineReport, Peaks
 from ..versions import versions
@@ -23,15 +24,16 @@ class Judge:
 
     Args:
         device: ``cpu`` or ``cuda``.
+        server: A fork server that was started ahead; the judge ends it.
 
     Raises:
         DeviceError: The device cannot be opened.
     """
 
-    def __init__(self, device: str) -> None:
+    def __init__(self, device: str, server: ForkServer | None = None) -> None:
         self.device = open_device(device)
         self.cache = HostCache(self.device.info(), versions())
-        self.host = WorkerHost(self.device, self.cache.folder)
+        self.host = WorkerHost(self.device, self.cache.folder, server)
         self.baselines = BaselinePool(self.host, self.device.kind)
         self.noise_floor = NOISE_FLOOR[self.device.kind]
         self._record = self.cache.load()

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .session import WorkerSession
 
 BLOCK_SECONDS = 30.0
+LEAST_SHARE = 0.25
 SLOW_CALLS = 2
 """K for a side that is so slow that precision does not matter."""
 
@@ -170,7 +171,7 @@ class Profiler:
                     times = [self._block(side, order, sequence, number) for sequence in (0, 1)]
                 except WorkerError as error:
                     raise SideError(side.name, error) from error
-                side.samples_us.append((times[1] - times[0]) * 1e6 / side.calls)
+                side.samples_us.append(_slope(times[0], times[1], side.calls) * 1e6)
 
     def _block(self, side: Side, order: torch.Tensor, sequence: int, number: int) -> float:
         count = side.calls * (sequence + 1)
@@ -220,6 +221,15 @@ class Profiler:
         if bool(_rows_equal(old, actual.expand_as(old)).any()) or bool(_rows_equal(others, actual.expand_as(others)).any()):
             raise TimedFailure(f"a timed call gave {where} the answer that belongs to other inputs", tampered=True)
         raise TimedFailure(f"a timed call was wrong: {where}: {detail}", tampered=False)
+
+
+def _slope(short: float, long: float, calls: int) -> float:
+    """Seconds per call from the times of K and 2K calls.
+
+    Noise can bend a slope, even below zero. The constant part of a block is small against its work, so a slope under a quarter of the
+    plain mean ``long / 2K`` is noise, and that quarter is what counts.
+    """
+    return max((long - short) / calls, LEAST_SHARE * long / (2 * calls))
 
 
 def _known(copies: torch.Tensor, known: torch.Tensor, order: torch.Tensor) -> torch.Tensor:

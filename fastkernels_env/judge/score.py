@@ -11,7 +11,6 @@ from ..types import Speedup
 
 RESAMPLES = 2000
 CONFIDENCE = 0.95
-SHORTEST_US = 1e-3
 
 
 class Samples(NamedTuple):
@@ -48,7 +47,7 @@ def speedup(samples: Sequence[Samples], noise_floor: float, seed: int = 0) -> Sp
     """
     rng = np.random.default_rng(seed)
     counts = np.array([max(s.weight, 1) for s in samples], dtype=float)
-    pairs = [(_positive(s.candidate), _positive(s.baselines[best_baseline(s.baselines)])) for s in samples]
+    pairs = [(np.asarray(s.candidate), np.asarray(s.baselines[best_baseline(s.baselines)])) for s in samples]
     ratios = np.array([np.median(base) / np.median(cand) for cand, base in pairs])
     total = _ratio(counts, [np.median(c) for c, _ in pairs], [np.median(b) for _, b in pairs])
     draws = np.array([_resample(rng, cand, base) for cand, base in pairs])  # [workloads, 2, RESAMPLES]
@@ -65,12 +64,6 @@ def speedup(samples: Sequence[Samples], noise_floor: float, seed: int = 0) -> Sp
         estimate=float(total), low=float(total * np.exp(-below)), high=float(total * np.exp(above)),
         worst=float(ratios[worst]), worst_workload=samples[worst].workload,
     )
-
-
-def _positive(samples: Sequence[float]) -> np.ndarray:
-    """A slope can come out negative where noise exceeds the work; a time cannot."""
-    floored: np.ndarray = np.maximum(np.asarray(samples, dtype=float), SHORTEST_US)
-    return floored
 
 
 def _ratio(counts: np.ndarray, candidate: Sequence[float] | np.ndarray, baseline: Sequence[float] | np.ndarray) -> np.ndarray:
