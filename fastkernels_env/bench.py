@@ -1,14 +1,13 @@
 """Benchmarks of the judge itself. ``python -m fastkernels_env.bench aa`` measures how far its speedups can be trusted.
 
-A/A: a task's best baseline is submitted against itself, in a fresh worker every time, through the profile stage alone. The true speedup
-is 1.0, so the share of intervals that contain 1.0 is the coverage, and their half-width is the resolution. Every run is one line of a
-JSONL file; a second call goes on where the first one stopped.
+A/A: a task's best baseline is submitted against itself, in a worker of its own that is replaced every few runs, through the profile
+stage alone, on one public workload after the other. The true speedup is 1.0, so the share of intervals that contain 1.0 is the coverage,
+and their half-width is the resolution. Every run is one line of a JSONL file; a second call goes on where the first one stopped.
 """
 
 from __future__ import annotations
 
 import datetime
-import random
 import secrets
 import statistics
 from collections.abc import Iterable
@@ -19,14 +18,18 @@ import msgspec
 import typer
 
 from .device import resolve
-from .judge.baselines import LOAD_SECONDS, load_request
+from .judge.baselines import LOAD_SECONDS, Contestant, load_request
 from .judge.effort import get_effort
 from .judge.judge import Judge
 from .judge.score import speedup
+from .judge.session import WorkerSession
 from .judge.timing import Entrant, measure
 from .registry import load_task, task_folders
 from .task import Task
 from .versions import versions
+
+FRESH_EVERY = 4
+"""Runs after which the candidate's worker is replaced."""
 
 app = typer.Typer(add_completion=False, help="Benchmarks of the judge itself.", no_args_is_help=True)
 
@@ -38,11 +41,13 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     number: int
     device: str
     baseline: str
+    workload: str
+    effort: str
     estimate: float
     low: float
     high: float
-    shortest_us: float
-    """Time per call of the shortest workload."""
+    call_us: float
+    """Time per call."""
     created: str
     versions: dict[str, str]
 
@@ -74,13 +79,17 @@ def aa(
     names = tasks or list(task_folders())
     done = read_runs(out)
     finished = {(run.task, run.number) for run in done}
-    todo = [(name, number) for number in range(runs) for name in names if (name, number) not in finished]
+    todo = [(name, number) for name in names for number in range(runs) if (name, number) not in finished]
     if todo:
         judge = Judge(resolve(device))
-        best: dict[str, str] = {}
+        pairs: dict[str, _Pair] = {}
         try:
             for name, number in todo:
-                run = run_once(judge, load_task(name), number, effort, best)
+                if name not in pairs:
+                    for pair in pairs.values():
+                        pair.close()
+                    pairs = {name: _Pair(judge, load_task(name))}
+                run = run_once(pairs[name], number, effort)
                 with out.open("ab") as file:
                     file.write(msgspec.json.encode(run) + b"\n")
                 typer.echo(f"{name} {number}: {run.baseline} {run.estimate:.4f} [{run.low:.4f}, {run.high:.4f}]", err=True)
@@ -89,52 +98,76 @@ def aa(
     typer.echo(summary(read_runs(out)))
 
 
-def run_once(judge: Judge, task: Task, number: int, effort: str, best: dict[str, str]) -> Run:
-    """One A/A run of a task's best baseline on all public workloads."""
+class _Pair:
+    """A task's best baseline, twice: the contestant that evaluations use, and a worker of its own as the candidate.
+
+    Args:
+        judge: Of the device.
+        task: The task.
+    """
+
+    def __init__(self, judge: Judge, task: Task) -> None:
+        self.judge, self.task = judge, task
+        self.name = _best(judge, task)
+        self._session: WorkerSession | None = None
+
+    def candidate(self, fresh: bool) -> Entrant:
+        """The candidate, in a new worker if `fresh`."""
+        contestant = self.contestant()
+        if fresh or self._session is None:
+            self.close()
+            self._session = self.judge.host.spawn(trusted=True)
+            self._session.load(load_request(self.task, contestant.baseline), LOAD_SECONDS)
+        return Entrant("candidate", self._session, contestant.has_plan, verified=False)
+
+    def contestant(self) -> Contestant:
+        """The baseline as evaluations time it."""
+        return self.judge.contestants(self.task, compiled=True)[self.name]
+
+    def close(self) -> None:
+        """End the candidate's worker."""
+        if self._session is not None:
+            self._session.close()
+            self._session = None
+
+
+def run_once(pair: _Pair, number: int, effort: str) -> Run:
+    """One A/A run: the profile stage on one public workload, a different one in each run of a task."""
+    judge, task = pair.judge, pair.task
+    kind = judge.device.kind
+    public = task.workloads(kind)
+    workload = public[number % len(public)]
+    fresh = number % FRESH_EVERY == 0
     with judge.device.judging():
-        return _run_once(judge, task, number, effort, best)
-
-
-def _run_once(judge: Judge, task: Task, number: int, effort: str, best: dict[str, str]) -> Run:
-    name, plan, seed = task.folder.name, get_effort(effort).plan(judge.device.kind), secrets.randbits(48)
-    if name not in best:
-        best[name] = _best(judge, task, seed)
-    contestant = judge.contestants(task, compiled=True)[best[name]]
-    session = judge.host.spawn(trusted=True)
-    try:
-        session.load(load_request(task, contestant.baseline), LOAD_SECONDS)
-        entrant = Entrant("candidate", session, contestant.has_plan, verified=False)
-        measured = [
-            measure(judge, task, workload, seed, plan, entrant, {best[name]: contestant})
-            for workload in task.workloads(judge.device.kind)
-        ]
-    finally:
-        session.close()
-    result = speedup([m.samples for m in measured], judge.noise_floor, random.randrange(1 << 30))
+        entrant, against = pair.candidate(fresh), {pair.name: pair.contestant()}
+        measured = measure(judge, task, workload, secrets.randbits(48), get_effort(effort).plan(kind), entrant, against)
+    result = speedup([measured.samples], judge.noise_floor, secrets.randbits(30))
     return Run(
-        task=name, number=number, device=judge.device.info().name, baseline=best[name], estimate=result.estimate, low=result.low,
-        high=result.high, shortest_us=min(m.timing.candidate_us for m in measured),
+        task=task.folder.name, number=number, device=judge.device.info().name, baseline=pair.name, workload=workload.name, effort=effort,
+        estimate=result.estimate, low=result.low, high=result.high, call_us=measured.timing.candidate_us,
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), versions=versions(),
     )
 
 
-def _best(judge: Judge, task: Task, seed: int) -> str:
-    """The baseline with the smallest count-weighted time."""
-    plan = get_effort("quick").plan(judge.device.kind)
+def _best(judge: Judge, task: Task) -> str:
+    """The baseline that is best on most public workloads, by a quick measurement."""
+    kind = judge.device.kind
     contestants = judge.contestants(task, compiled=True)
-    totals = dict.fromkeys(contestants, 0.0)
+    if len(contestants) == 1:
+        return next(iter(contestants))
     first = next(iter(contestants.values()))
-    for workload in task.workloads(judge.device.kind):
-        session = judge.host.spawn(trusted=True)
-        try:
-            session.load(load_request(task, first.baseline), LOAD_SECONDS)
-            entrant = Entrant("candidate", session, first.has_plan, verified=False)
-            timing = measure(judge, task, workload, seed, plan, entrant, dict(contestants)).timing
-        finally:
-            session.close()
-        for name, us in timing.baselines.items():
-            totals[name] += timing.count * us
-    return min(totals, key=lambda name: totals[name])
+    wins = dict.fromkeys(contestants, 0)
+    session = judge.host.spawn(trusted=True)
+    try:
+        session.load(load_request(task, first.baseline), LOAD_SECONDS)
+        entrant = Entrant("candidate", session, first.has_plan, verified=False)
+        for workload in task.workloads(kind):
+            with judge.device.judging():
+                measured = measure(judge, task, workload, secrets.randbits(48), get_effort("quick").plan(kind), entrant, dict(contestants))
+            wins[measured.timing.best_baseline] += 1
+    finally:
+        session.close()
+    return max(wins, key=lambda name: wins[name])
 
 
 def read_runs(path: Path) -> list[Run]:
@@ -149,7 +182,7 @@ def summary(runs: Iterable[Run]) -> str:
     """A Markdown table: coverage and resolution, pooled and per task."""
     runs = list(runs)
     lines = [
-        "| task | baseline | runs | interval contains 1.0 | median half-width | shortest call (us) | largest false claim |",
+        "| task | baseline | runs | interval contains 1.0 | median half-width | time per call (us) | largest false claim |",
         "|---|---|---|---|---|---|---|",
     ]
     for name in sorted({run.task for run in runs}):
@@ -164,8 +197,9 @@ def _row(name: str, runs: list[Run]) -> str:
     claims = [max(run.low, 1 / run.high) for run in runs if not run.covers]
     claim = f"{max(claims) - 1:.2%}" if claims else "none"
     baselines = ", ".join(sorted({run.baseline for run in runs})) if name != "**all**" else ""
-    shortest = f"{statistics.median(run.shortest_us for run in runs):.1f}" if name != "**all**" else ""
-    return f"| {name} | {baselines} | {len(runs)} | {covered} ({covered / len(runs):.0%}) | {half:.2%} | {shortest} | {claim} |"
+    calls = sorted(run.call_us for run in runs)
+    span = f"{calls[0]:.3g} to {calls[-1]:.3g}"
+    return f"| {name} | {baselines} | {len(runs)} | {covered} ({covered / len(runs):.0%}) | {half:.2%} | {span} | {claim} |"
 
 
 if __name__ == "__main__":

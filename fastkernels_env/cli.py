@@ -149,16 +149,18 @@ def evaluate(
     if log is not None:
         _check_log(log)
     from .log import LogError
+    from .task import TaskError
 
     unlogged = ""
-    with _narrated(kind, log) as (evaluator, say):
-        say(f"judging {task} on {kind}")
-        _load(task)
+    with _narrated(kind, log) as (evaluator, status):
+        status.say(f"judging {task} on {kind}")
         try:
             evaluator.evaluate(task, text, seed=seed, effort=effort.value, rewards={scorer.preset.name: scorer})
+        except TaskError as error:
+            raise Problem(str(error), FAULT) from error
         except LogError as error:
             unlogged = str(error)
-        say("")
+        status.end()
         evaluation, earned = scorer.result()
         _show_evaluation(evaluation, earned, as_json)
     return _status(evaluation, scorer, unlogged)
@@ -177,13 +179,13 @@ def warm(
         _check_task(name)
     kind = _resolve(device)
     names = tasks or list(task_folders())
-    with _narrated(kind, None) as (evaluator, say):
-        say("opening the device")
+    with _narrated(kind, None) as (evaluator, status):
+        status.say("opening the device")
         loaded = [_load(name) for name in names]
         from . import warm as warming
 
-        results = warming.warm(evaluator.open(), loaded, force=force, progress=say)
-        say("")
+        results = warming.warm(evaluator.open(), loaded, force=force, progress=status.say)
+        status.end()
         _print(warming.warm_table(results, kind))
     statuses = {result.status for result in results}
     for result in results:
@@ -356,42 +358,49 @@ def _status(evaluation: Evaluation, scorer: _Keeper, unlogged: str) -> int:
     return ACCEPTED if evaluation.outcome is Outcome.ACCEPTED else OTHER
 
 
-class _Say:
-    """What the status line shows; the stage of the evaluation is added to it."""
+class _Status:
+    """A line on standard error that says what is going on and for how long; nothing where that is no terminal."""
 
-    def __init__(self) -> None:
-        self.text = ""
-
-    def __call__(self, text: str) -> None:
-        self.text = text
-
-
-@contextlib.contextmanager
-def _narrated(kind: str, log: Path | None) -> Iterator[tuple[Evaluator, _Say]]:
-    """An evaluator, with a status line on standard error where that is a terminal."""
-    from .evaluator import Evaluator
-
-    say = _Say()
-    with Evaluator(kind, log=log) as evaluator:
-        if sys.stderr is None or not sys.stderr.isatty():
-            yield evaluator, say
-            return
+    def __init__(self, evaluator: Evaluator) -> None:
         from rich.console import Console
         from rich.live import Live
         from rich.spinner import Spinner
+
+        self._evaluator = evaluator
+        self._text, self._start, self._spinner = "", time.monotonic(), Spinner("dots")
+        self._live = Live(
+            console=Console(stderr=True), get_renderable=self._line, refresh_per_second=8, transient=True,
+            redirect_stdout=False, redirect_stderr=False,
+        )
+
+    def say(self, text: str) -> None:
+        """Show a text, and behind it the stage of the evaluation under way."""
+        self._text = text
+        if sys.stderr is not None and sys.stderr.isatty():
+            self._live.start()
+
+    def end(self) -> None:
+        """Remove the line: before anything else is printed."""
+        self._live.stop()
+
+    def _line(self) -> RenderableType:
         from rich.text import Text
 
-        start, spinner = time.monotonic(), Spinner("dots")
+        stage = f": {self._evaluator.stage.value}" if self._evaluator.stage else ""
+        self._spinner.text = Text(f"{self._text}{stage}  {time.monotonic() - self._start:.0f} s")
+        return self._spinner
 
-        def line() -> RenderableType:
-            if not say.text:
-                return Text()
-            stage = f": {evaluator.stage.value}" if evaluator.stage else ""
-            spinner.update(text=Text(f"{say.text}{stage}  {time.monotonic() - start:.0f} s"))
-            return spinner
 
-        with Live(console=Console(stderr=True), get_renderable=line, refresh_per_second=8, transient=True):
-            yield evaluator, say
+@contextlib.contextmanager
+def _narrated(kind: str, log: Path | None) -> Iterator[tuple[Evaluator, _Status]]:
+    from .evaluator import Evaluator
+
+    with Evaluator(kind, log=log) as evaluator:
+        status = _Status(evaluator)
+        try:
+            yield evaluator, status
+        finally:
+            status.end()
 
 
 # -- output --------------------------------------------------------------------------------------------------------------------

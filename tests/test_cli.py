@@ -92,7 +92,7 @@ BAD = {
     "endless_file": (["evaluate", "tiny_scale", "/dev/zero"], ["/dev/zero", "64 MiB"]),
     "unknown_device": ([*JUDGE, "--device", "tpu"], ["'tpu'", "cpu", "cuda"]),
     "unknown_effort": ([*JUDGE, "--effort", "lazy"], ["'lazy'", "quick", "full"]),
-    "seed": ([*JUDGE, "--seed", "one"], ["one", "--seed"]),
+    "seed": ([*JUDGE, "--seed", "one"], ["--seed", "integer"]),
     "unknown_reward": ([*JUDGE, "--reward", "richest"], ["'richest'", "production"]),
     "missing_preset": ([*JUDGE, "--reward", "absent.toml"], ["absent.toml", "cannot be read"]),
     "broken_preset": ([*JUDGE, "--reward", "preset.toml"], ["preset.toml", "bounds"]),

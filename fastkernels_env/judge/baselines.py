@@ -61,6 +61,9 @@ class BaselinePool:
         opening = self._opening.setdefault(name, [])
         self._tasks.move_to_end(name)
         for baseline in task.baselines:
+            if baseline.name in living and not living[baseline.name].session.living:
+                living.pop(baseline.name).session.close()  # something killed it since it was last used: start it anew
+                reports.pop(baseline.name)
             if self._device not in baseline.devices or baseline.name in living:
                 continue
             if baseline.compile and not compiled:

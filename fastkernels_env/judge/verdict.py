@@ -21,13 +21,13 @@ def decide(checks: CheckList, error: WorkerError | None, tampered: str, stage: S
     """
     if tampered:
         return Outcome.TAMPERED, tampered
-    smoke = checks.first_failure(Stage.SMOKE)
-    if error is not None and smoke is None:
+    smoke, silent = checks.first_failure(Stage.SMOKE), checks.first_failure(Stage.VERIFY, Stage.PROFILE)
+    if error is not None and smoke is None and silent is None:  # a later crash does not undo a silent error
         outcome = Outcome.TIMED_OUT if isinstance(error, WorkerTimedOut) else Outcome.CRASHED
         return outcome, f"{stage.value}: {error.summary}"
     if smoke is not None:
         return Outcome.WRONG, _sentence(smoke)
-    if silent := checks.first_failure(Stage.VERIFY, Stage.PROFILE):
+    if silent is not None:
         return Outcome.SILENT_ERROR, f"passes the smoke check, but {_sentence(silent)}"
     if conflict := checks.first_failure(Stage.INTEGRATE):
         return Outcome.STACK_CONFLICT, _sentence(conflict)

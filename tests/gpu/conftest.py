@@ -26,6 +26,11 @@ def pytest_collection_modifyitems(items):
                 item.add_marker(pytest.mark.skip(reason="no CUDA device"))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def host_cache():
+    """The host's own cache: `fastkernels-env warm` has built the baselines there."""
+
+
 @pytest.fixture(scope="session")
 def judge():
     with Evaluator("cuda") as evaluator:
