@@ -74,6 +74,7 @@ def aa(
     runs: Annotated[int, typer.Option(help="Runs per task.")] = 20,
     effort: Annotated[str, typer.Option(help="full or quick")] = "full",
     tasks: Annotated[list[str] | None, typer.Option("--task", help="Only these tasks.")] = None,
+    baselines: Annotated[list[str] | None, typer.Option("--baseline", help="task=name: skip the search for the best one.")] = None,
 ) -> None:
     """Submit baselines against themselves and print coverage and resolution."""
     names = tasks or list(task_folders())
@@ -83,12 +84,13 @@ def aa(
     if todo:
         judge = Judge(resolve(device))
         pairs: dict[str, _Pair] = {}
+        chosen = dict(choice.split("=", 1) for choice in baselines or [])
         try:
             for name, number in todo:
                 if name not in pairs:
                     for pair in pairs.values():
                         pair.close()
-                    pairs = {name: _Pair(judge, load_task(name))}
+                    pairs = {name: _Pair(judge, load_task(name), chosen.get(name))}
                 run = run_once(pairs[name], number, effort)
                 with out.open("ab") as file:
                     file.write(msgspec.json.encode(run) + b"\n")
@@ -104,11 +106,12 @@ class _Pair:
     Args:
         judge: Of the device.
         task: The task.
+        name: Of the baseline; the best by a quick measurement if None.
     """
 
-    def __init__(self, judge: Judge, task: Task) -> None:
+    def __init__(self, judge: Judge, task: Task, name: str | None) -> None:
         self.judge, self.task = judge, task
-        self.name = _best(judge, task)
+        self.name = name or _best(judge, task)
         self._session: WorkerSession | None = None
 
     def candidate(self, fresh: bool) -> Entrant:
@@ -122,7 +125,10 @@ class _Pair:
 
     def contestant(self) -> Contestant:
         """The baseline as evaluations time it."""
-        return self.judge.contestants(self.task, compiled=True)[self.name]
+        living = self.judge.contestants(self.task, compiled=True)
+        if self.name not in living:
+            raise typer.BadParameter(f"baseline {self.name!r} of task {self.task.folder.name!r} does not run here: {list(living)} do")
+        return living[self.name]
 
     def close(self) -> None:
         """End the candidate's worker."""

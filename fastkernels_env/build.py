@@ -17,6 +17,7 @@ from pathlib import Path
 
 from .cache import cache_root
 from .device import DeviceError
+from .forkserver import server_environment
 from .types import Artifact, Language, Submission
 from .versions import versions
 
@@ -67,7 +68,7 @@ class Build:
         return subprocess.Popen(
             [sys.executable, "-P", str(_COMPILE), json.dumps(job)],
             stdin=subprocess.DEVNULL, stdout=self._output, stderr=subprocess.STDOUT, start_new_session=True, cwd=self.folder,
-            env={**os.environ, "TMPDIR": str(self.folder), "TVM_FFI_CACHE_DIR": str(self.folder)},
+            env={**server_environment(), "TMPDIR": str(self.folder), "TVM_FFI_CACHE_DIR": str(self.folder)},
         )
 
     def result(self, seconds: float = BUILD_SECONDS) -> Artifact:
@@ -123,11 +124,27 @@ class Build:
     def close(self) -> None:
         """End the compiler and everything it started; remove the folder."""
         if self._process is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.kill()
             self._process.wait()
+            while members := _session(self._process.pid):  # ninja gives every compiler a process group of its own
+                for pid in members:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
+                time.sleep(1e-3)
             self._output.close()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _session(leader: int) -> list[int]:
+    """Living processes of the session that `leader` started."""
+    members = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError, ValueError, IndexError):
+                state, _, _, session = (entry / "stat").read_text().rpartition(")")[2].split()[:4]
+                if int(session) == leader and state != "Z":
+                    members.append(int(entry.name))
+    return members
 
 
 def precompile_prelude() -> bool:

@@ -478,7 +478,11 @@ _signals: list[int] = []
 
 def main() -> NoReturn:
     """The console script."""
-    sys.exit(run())
+    status = run()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            stream.flush()
+    os._exit(status)  # all is closed; unloading torch module by module would take half a second
 
 
 def run(arguments: list[str] | None = None) -> int:

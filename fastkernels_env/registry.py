@@ -111,5 +111,9 @@ def _validate(task: Task) -> None:
     for baseline in task.baselines:
         if not (task.folder / "baselines" / baseline.file).is_file():
             raise TaskError(f"task {name!r}: baseline {baseline.name!r} needs baselines/{baseline.file}, which does not exist")
-    if not any(task.workloads(device) for device in ("cpu", "cuda")):
+    devices = [device for device in ("cpu", "cuda") if task.workloads(device)]
+    if not devices:
         raise TaskError(f"task {name!r}: workloads.jsonl holds no workload")
+    for device in devices:
+        if device not in getattr(task, "ragged", {}):
+            raise TaskError(f"task {name!r} has workloads for {device!r} but no ranges of hidden sizes: add ragged[{device!r}]")

@@ -416,12 +416,30 @@ def test_interrupted_evaluation(environment, submission, tmp_path, number):
     assert list(Path(environment["TMPDIR"]).glob("fastkernels-*")) == []
 
 
+def test_interruption_does_not_wait_for_a_baseline_that_is_starting(environment, submission, tmp_path, task_files):
+    started = tmp_path / "started"
+    eager = f"import time\nopen({str(started)!r}, 'w').close()\ntime.sleep(600)\ndef tiny_scale(out, input, weight, factor):\n    pass\n"
+    task_files(tmp_path / "tasks" / "tiny_scale", eager=eager)
+    environment["FASTKERNELS_ENV_PATH"] = str(tmp_path / "tasks")
+    arguments = ["evaluate", "tiny_scale", str(submission(RIGHT)), "--device", "cpu", "--effort", "quick"]
+    process = subprocess.Popen([*COMMAND, *arguments], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        wait_until(started.exists, "the start of the baseline")
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=30) == ("", "fastkernels-env: interrupted\n")
+    finally:
+        process.kill()
+    assert process.returncode == 128 + signal.SIGINT
+    assert list(Path(environment["TMPDIR"]).glob("fastkernels-*")) == []
+
+
 # -- a terminal --------------------------------------------------------------------------------------------------------------
 
 
 def test_status_line_on_a_terminal_names_the_stage(environment, submission):
+    slow = f"import time\n\ntime.sleep(1)\n\n\n{RIGHT}"  # it is loaded at the beginning of the smoke stage
     primary, secondary = pty.openpty()
-    arguments = ["evaluate", "tiny_scale", str(submission(RIGHT)), "--device", "cpu", "--effort", "quick", "--json"]
+    arguments = ["evaluate", "tiny_scale", str(submission(slow)), "--device", "cpu", "--effort", "quick", "--json"]
     process = subprocess.Popen(
         [*COMMAND, *arguments], env={**environment, "TERM": "xterm"}, stdout=subprocess.PIPE, stderr=secondary, stdin=subprocess.DEVNULL
     )
@@ -439,7 +457,7 @@ def test_status_line_on_a_terminal_names_the_stage(environment, submission):
     assert json.loads(out)["outcome"] == "accepted"
     text = shown.decode()
     assert "judging tiny_scale on cpu" in text
-    assert ": profile" in text
+    assert ": smoke" in text
 
 
 @pytest.mark.skipif(shutil.which("fastkernels-env") is None, reason="the package is not installed with its script")

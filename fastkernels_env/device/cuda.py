@@ -115,6 +115,7 @@ class CudaDevice(Device):
         Raises:
             DeviceError: The device is out of memory.
         """
+        torch.cuda.empty_cache()  # what torch keeps for itself is lost to dedicated allocations
         try:
             return CudaArena(nbytes, self.index)
         except RuntimeError as error:

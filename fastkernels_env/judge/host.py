@@ -36,6 +36,7 @@ class WorkerHost:
         self._ids = itertools.count(1)
         self._lock = threading.Lock()
         self._server = server or ForkServer(device.kind)
+        self._closed = False
 
     def spawn(self, *, trusted: bool = False) -> WorkerSession:
         """Fork a worker.
@@ -44,7 +45,7 @@ class WorkerHost:
             trusted: A baseline: keeps its compile caches between evaluations.
 
         Raises:
-            JudgeFault: The fork server is gone and could not be started again.
+            JudgeFault: The host is closed, or the fork server is gone and could not be started again.
         """
         scratch = Path(tempfile.mkdtemp(prefix="fastkernels-"))
         worker, clock = next(self._ids), self.device.new_clock()
@@ -65,6 +66,10 @@ class WorkerHost:
 
     def _ask(self, request: Spawn | Kill, fds: tuple[int, ...] = ()) -> Spawned | Ended:
         with self._lock:
+            if self._closed:
+                if isinstance(request, Kill):
+                    return Ended(killed=True, code=0, signal=9)
+                raise JudgeFault("a worker was asked for after the judge was closed")
             try:
                 return self._exchange(request, fds)
             except (Closed, TimeoutError):
@@ -94,8 +99,9 @@ class WorkerHost:
         }
 
     def close(self) -> None:
-        """End the fork server and with it every worker."""
+        """End the fork server and with it every worker. Idempotent."""
         with self._lock:
+            self._closed = True
             self._server.close()
 
 

@@ -70,6 +70,6 @@ class Judge:
 
     def close(self) -> None:
         """End every worker and the fork server."""
+        self.host.close()  # first: nothing then waits for a baseline that is still starting
         with contextlib.suppress(Exception):
             self.baselines.close()
-        self.host.close()

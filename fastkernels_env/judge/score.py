@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +12,7 @@ from ..types import Speedup
 
 RESAMPLES = 2000
 CONFIDENCE = 0.95
+MOST_WIDENING = 10.0
 
 
 class Samples(NamedTuple):
@@ -54,9 +56,7 @@ def speedup(samples: Sequence[Samples], noise_floor: float, seed: int = 0) -> Sp
     resampled = _ratio(counts, draws[:, 0], draws[:, 1])
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(resampled, [tail, 1 - tail])
-    # The bootstrap of a median over few rounds is too narrow; n / (n - 1) is the usual small-sample correction of a variance.
-    rounds = min(len(cand) for cand, _ in pairs)
-    widen = np.sqrt(rounds / (rounds - 1)) if rounds > 1 else 1.0
+    widen = small_sample_factor(min(len(cand) for cand, _ in pairs))
     below = np.hypot(np.log(total / low) * widen, noise_floor)
     above = np.hypot(np.log(high / total) * widen, noise_floor)
     worst = int(ratios.argmin())
@@ -64,6 +64,20 @@ def speedup(samples: Sequence[Samples], noise_floor: float, seed: int = 0) -> Sp
         estimate=float(total), low=float(total * np.exp(-below)), high=float(total * np.exp(above)),
         worst=float(ratios[worst]), worst_workload=samples[worst].workload,
     )
+
+
+def small_sample_factor(rounds: int) -> float:
+    """How much wider an interval over few rounds must be than its bootstrap.
+
+    ``sqrt(n / (n - 1))`` corrects the variance; Student's t over the normal quantile corrects for that variance being an estimate
+    itself (Cornish-Fisher expansion of t, Abramowitz and Stegun 26.7.5).
+    """
+    if rounds < 2:
+        return MOST_WIDENING
+    z, df = NormalDist().inv_cdf(0.5 + CONFIDENCE / 2), rounds - 1
+    terms = ((z**3 + z) / 4, (5 * z**5 + 16 * z**3 + 3 * z) / 96, (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384)
+    student = z + sum(term / df**power for power, term in enumerate(terms, 1))
+    return float(min(student / z * np.sqrt(rounds / df), MOST_WIDENING))
 
 
 def _ratio(counts: np.ndarray, candidate: Sequence[float] | np.ndarray, baseline: Sequence[float] | np.ndarray) -> np.ndarray:

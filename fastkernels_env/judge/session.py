@@ -156,7 +156,7 @@ class WorkerSession:
             os.close(fd)
         if isinstance(reply, Raised):
             self._end()
-            raise WorkerRaised(reply.text.strip().splitlines()[-1] if reply.text.strip() else reply.kind, reply.text, reply.kind)
+            raise WorkerRaised(_summary(reply), reply.text, reply.kind)
         assert isinstance(reply, Done)
         return reply
 
@@ -177,10 +177,16 @@ class WorkerSession:
         from .host import read_log, remove_scratch
 
         self._ended = Ended(killed=True, code=0, signal=0)
+        self._channel.close()  # a worker that waits for requests then leaves at once
         self._ended = self._host.end(self._worker)
         self._last_output = read_log(self._log)
-        self._channel.close()
         self._clock.close()
         os.close(self._log)
         remove_scratch(self.scratch)
         return self._ended
+
+
+def _summary(raised: Raised) -> str:
+    """The line of a traceback that names the exception; some put pages of advice after it."""
+    lines = raised.text.strip().splitlines()
+    return next((line for line in lines if raised.kind in line.partition(":")[0]), lines[-1] if lines else raised.kind)

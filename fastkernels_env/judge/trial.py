@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import msgspec
+import torch
 
 from ..checks import CheckList
 from ..device import Arena
@@ -22,7 +23,7 @@ from .layout import plan_layout
 from .profile import TimedFailure
 from .score import speedup
 from .timing import Entrant, measure
-from .verify import CaseResult, case_layout, compare_output, run_case, smoke_case, verify_case
+from .verify import CaseResult, case_layout, compare_output, run_case, smoke_failure, verify_case
 
 if TYPE_CHECKING:
     from .judge import Judge
@@ -60,6 +61,7 @@ class Trial:
         self.right = self.tried = 0
         self.error: WorkerError | None = None
         self.tampered = ""
+        self._earlier: dict[str, torch.Tensor] = {}
         self.own_kernel_share: float | None = None
         self.resources: dict[str, float] = {}
         self.output = ""
@@ -105,7 +107,8 @@ class Trial:
         except TimedFailure as failure:
             verified = self.checks.first_failure(Stage.VERIFY) is None
             self.checks.failed("timed_outputs", failure.detail)
-            self.tampered = failure.detail if failure.tampered and verified else ""
+            if failure.tampered and verified:
+                self.tampered = failure.detail
         finally:
             self.close()
 
@@ -184,11 +187,13 @@ class Trial:
         assert self._session
         assert self._arena
         seconds = INTERPRETED_SECONDS if self.interpreted else FIRST_CALL_SECONDS
-        failure = smoke_case(self._session, self._arena, self.judge.device, self.task, self._cases[0], seconds)
+        outputs = run_case(self._session, self._arena, self.judge.device, self.task, self._cases[0], seconds)
+        failure = smoke_failure(self.task, self._cases[0], outputs)
         if failure:
             self.checks.failed("smoke", failure)
         else:
             self.checks.passed("smoke", self._cases[0].describe())
+            self._earlier = {name: copies[0] for name, copies in outputs.items()}
         return not failure
 
     def _verify(self) -> None:
@@ -197,7 +202,7 @@ class Trial:
         self.tried = len(self._cases) - 1
         seconds = INTERPRETED_SECONDS if self.interpreted else CALL_SECONDS
         for case in self._cases[1:]:
-            result = verify_case(self._session, self._arena, self.judge.device, self.task, case, seconds)
+            result = verify_case(self._session, self._arena, self.judge.device, self.task, case, seconds, earlier=self._earlier)
             if result.wrong and result.rms < 0.1:
                 result = self._recheck(case, result, seconds)
             self._note(result)
@@ -215,11 +220,11 @@ class Trial:
         limits = self._baseline_errors(case)
         if not limits:
             return result
-        return verify_case(self._session, self._arena, self.judge.device, self.task, case, seconds, limits)
+        return verify_case(self._session, self._arena, self.judge.device, self.task, case, seconds, limits, self._earlier)
 
     def _baseline_errors(self, case: Case) -> dict[str, float]:
         """Relative RMS error of the first uncompiled baseline, by output."""
-        for name, contestant in list(self.judge.baselines.contestants(self.task).items()):
+        for name, contestant in list(self.judge.baselines.contestants(self.task, compiled=False).items()):
             if contestant.baseline.compile:
                 continue
             arena = self.judge.device.allocate(case_layout(self.task, case).size)
@@ -240,6 +245,8 @@ class Trial:
         hidden = "hidden_shapes" if case.workload.count == 0 else "public_shapes"
         name = _CHECK_OF.get(case.regime, hidden)
         self.right += result.right
+        if result.replayed:
+            self.tampered = f"gave the smoke check's answer for other inputs: {result.wrong}"
         if result.wrong:
             self.checks.failed(name, result.wrong)
         else:

@@ -51,8 +51,8 @@ def serve(control_fd: int, device: str) -> None:
     except Closed:
         pass
     finally:
-        for pid in list(workers.values()):
-            _end(pid, {}, grace=0.0)
+        for worker in list(workers):
+            _end(workers.pop(worker), workers, grace=0.0)
 
 
 def _fork(request: Spawn, fds: list[int], control_fd: int, libc: ctypes.CDLL) -> int:

@@ -110,6 +110,8 @@ class Session:
         for arena in self.arenas.values():
             arena.close()
         self.arenas = {}
+        if self.device == "cuda":
+            torch.cuda.empty_cache()
 
     def _setup(self, calls: list[int]) -> dict[str, float]:
         """Run `prepare` and `plan`; microseconds per call, by name."""
