@@ -125,7 +125,8 @@ class _Pair:
 
     def contestant(self) -> Contestant:
         """The baseline as evaluations time it."""
-        living = self.judge.contestants(self.task, compiled=True)
+        compiled = any(baseline.compile for baseline in self.task.baselines if baseline.name == self.name)
+        living = self.judge.contestants(self.task, compiled)
         if self.name not in living:
             raise typer.BadParameter(f"baseline {self.name!r} of task {self.task.folder.name!r} does not run here: {list(living)} do")
         return living[self.name]

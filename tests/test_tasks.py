@@ -16,6 +16,8 @@ import torch
 from fastkernels_env import Outcome
 from fastkernels_env.judge.cases import make_case
 from fastkernels_env.judge.compare import compare
+from fastkernels_env.judge.effort import EFFORTS
+from fastkernels_env.judge.profile import Plan
 from fastkernels_env.judge.verify import compare_output
 from fastkernels_env.registry import load_task, task_folders
 from fastkernels_env.spaces import seed_replies
@@ -232,6 +234,14 @@ def test_mutants_fit_their_seeds_and_differ(task):
         assert set(mutant.expect) <= {"wrong", "silent_error", "crashed", "timed_out", "tampered", "build_failed"}
 
 
+@pytest.fixture
+def thorough(monkeypatch):
+    """Verification as in ``full``, hardly any timing: a mutant must be found out before the clock runs."""
+    full = EFFORTS["full"]
+    monkeypatch.setitem(EFFORTS, "quick", full._replace(compiled=False, cpu=Plan(rounds=2, least=1, seconds=0.1)))
+
+
+@pytest.mark.usefixtures("thorough")
 @pytest.mark.parametrize(("name", "mutant"), [(n, m.name) for n in TASKS for m in cpu_mutants(n)])
 def test_a_mutant_is_rejected(name, mutant, evaluator):
     task = load_task(name)
