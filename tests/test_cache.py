@@ -12,7 +12,8 @@ from fastkernels_env.cache import HostCache, HostRecord, cache_root
 from fastkernels_env.types import DeviceInfo, Peaks
 
 INFO = DeviceInfo(kind="cpu", name="a processor", cores=2)
-RECORD = HostRecord(device="a processor", peaks=Peaks(copy_bytes_per_s=1e10, flops_per_s={"float32": 1e11}), warmed={"t": {"eager": "used"}})
+PEAKS = Peaks(copy_bytes_per_s=1e10, flops_per_s={"float32": 1e11})
+RECORD = HostRecord(device="a processor", peaks=PEAKS, warmed={"t": {"eager": "used"}})
 
 
 @pytest.fixture

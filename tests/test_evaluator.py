@@ -33,8 +33,8 @@ def python(code=PYTHON):
 
 @pytest.fixture
 def judge(evaluator, tiny):
-    def judge(text=python(), **options):
-        return evaluator.evaluate("tiny_scale", text, **options)
+    def judge(text=None, **options):
+        return evaluator.evaluate("tiny_scale", python() if text is None else text, **options)
 
     return judge
 
@@ -305,7 +305,7 @@ def test_making_an_evaluator_starts_no_judge_and_imports_no_torch():
 
 
 STARVED = """
-    import resource, sys
+    import os, resource, sys
     from fastkernels_env import Evaluator
 
     if __name__ == "__main__":
@@ -321,7 +321,7 @@ STARVED = """
 """
 
 
-@pytest.mark.parametrize(("limit", "value"), [("RLIMIT_FSIZE", "4096"), ("RLIMIT_NOFILE", "len(__import__('os').listdir('/proc/self/fd'))")])
+@pytest.mark.parametrize(("limit", "value"), [("RLIMIT_FSIZE", "4096"), ("RLIMIT_NOFILE", "len(os.listdir('/proc/self/fd'))")])
 def test_a_host_that_denies_memory_or_descriptors_is_a_fault(limit, value, tiny, tiny_root, tmp_path):
     script = tmp_path / "starved.py"
     script.write_text(textwrap.dedent(STARVED).replace("{limit}", limit).replace("{value}", value))

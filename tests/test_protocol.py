@@ -18,8 +18,29 @@ from hypothesis import strategies as st
 
 from fastkernels_env import protocol
 from fastkernels_env.protocol import (
-    Arm, Attach, Bind, Channel, Clock, Closed, Detach, Done, Ended, Kill, Load, ProtocolError, Raised, Reply, Request, Run,
-    ServerReply, ServerRequest, Setup, Spawn, Spawned, TensorRef, Trace,
+    Arm,
+    Attach,
+    Bind,
+    Channel,
+    Clock,
+    Closed,
+    Detach,
+    Done,
+    Ended,
+    Kill,
+    Load,
+    ProtocolError,
+    Raised,
+    Reply,
+    Request,
+    Run,
+    ServerReply,
+    ServerRequest,
+    Setup,
+    Spawn,
+    Spawned,
+    TensorRef,
+    Trace,
 )
 
 LIMIT = 1 << 16
@@ -252,9 +273,10 @@ def test_descriptors_of_a_refused_frame_are_closed(ends, body):
 def test_sending_to_a_closed_channel_says_so(ends):
     channel, theirs = ends
     theirs.close()
+    with contextlib.suppress(Closed):
+        channel.send(Detach())
     with pytest.raises(Closed):
-        for _ in range(3):
-            channel.send(Detach())
+        channel.send(Detach())
 
 
 def test_sending_to_one_that_never_reads_ends_at_the_deadline(ends):

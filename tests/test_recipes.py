@@ -116,7 +116,7 @@ def test_routing_is_distinct_in_a_row_and_normalised(tokens, experts, top_k, reg
     top_k = min(top_k, experts)
     ids, weights = draw(seed, regime=regime).routing(tokens, experts, top_k)
     assert ids.shape == weights.shape == (tokens, top_k)
-    assert 0 <= int(ids.min())
+    assert int(ids.min()) >= 0
     assert int(ids.max()) < experts
     assert all(len(set(row)) == top_k for row in ids.tolist())
     assert weights.dtype is torch.float32

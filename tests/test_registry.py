@@ -41,7 +41,7 @@ def test_listing_tasks_imports_none_of_them(tiny_root):
 
 
 def test_unknown_names_list_what_is_known():
-    with pytest.raises(TaskError, match="unknown task 'rms_nrom'.*rms_norm"):
+    with pytest.raises(TaskError, match=r"unknown task 'rms_nrom'.*rms_norm"):
         load_task("rms_nrom")
 
 
@@ -53,7 +53,7 @@ def test_a_folder_on_the_path_is_a_task(tiny, tiny_root):
 
 def test_off_the_path_it_is_none():
     assert "tiny_scale" not in task_folders()
-    with pytest.raises(TaskError, match="unknown task"):
+    with pytest.raises(TaskError, match=r"unknown task"):
         load_task("tiny_scale")
 
 

@@ -11,7 +11,19 @@ from hypothesis import strategies as st
 
 from fastkernels_env.registry import load_task, task_folders
 from fastkernels_env.task import (
-    Input, Metadata, Mutant, Output, Scalar, TaskError, Weight, Workload, dtype_of, evaluate_size, read_workloads, shape_of, strides_of,
+    Input,
+    Metadata,
+    Mutant,
+    Output,
+    Scalar,
+    TaskError,
+    Weight,
+    Workload,
+    dtype_of,
+    evaluate_size,
+    read_workloads,
+    shape_of,
+    strides_of,
 )
 
 SIZES = {"T": 7, "H": 48, "kv": 3, "row_stride": 80, "zero": 0}
@@ -39,8 +51,10 @@ def test_plain_numbers_are_sizes(number):
 
 @pytest.mark.parametrize(
     "expression",
-    ["unknown", "T**2", "T/2", "T%2", "-T", "f(T)", "T if T else H", "T.real", "'T'", "T < H", "[T]", "1.5", "lambda: T", "__import__('os')"],
-)
+    [
+        "unknown", "T**2", "T/2", "T%2", "-T", "f(T)", "T if T else H", "T.real", "'T'", "T < H", "[T]", "1.5", "lambda: T", "__import__('os')",
+    ],
+)  # fmt: skip
 def test_other_expressions_are_refused(expression):
     with pytest.raises(TaskError, match="cannot evaluate"):
         evaluate_size(expression, SIZES)
@@ -115,7 +129,7 @@ def test_the_smoke_workload_is_the_marked_one_else_the_first(tiny, tmp_path, tas
 
 
 def test_a_device_without_workloads_is_named(tiny):
-    with pytest.raises(TaskError, match="tiny_scale.*no public workload for device 'cuda'"):
+    with pytest.raises(TaskError, match=r"tiny_scale.*no public workload for device 'cuda'"):
         tiny.smoke_workload("cuda")
 
 

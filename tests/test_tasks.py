@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import random
+import secrets
 import tomllib
 import zlib
 
@@ -14,10 +15,14 @@ import pytest
 import torch
 
 from fastkernels_env import Outcome
+from fastkernels_env.build import Build
+from fastkernels_env.checks import CheckList
 from fastkernels_env.judge.cases import make_case
 from fastkernels_env.judge.compare import compare
-from fastkernels_env.judge.effort import EFFORTS
-from fastkernels_env.judge.profile import Plan
+from fastkernels_env.judge.effort import get_effort
+from fastkernels_env.judge.errors import WorkerError
+from fastkernels_env.judge.trial import Trial
+from fastkernels_env.judge.verdict import decide
 from fastkernels_env.judge.verify import compare_output
 from fastkernels_env.registry import load_task, task_folders
 from fastkernels_env.spaces import seed_replies
@@ -234,17 +239,35 @@ def test_mutants_fit_their_seeds_and_differ(task):
         assert set(mutant.expect) <= {"wrong", "silent_error", "crashed", "timed_out", "tampered", "build_failed"}
 
 
-@pytest.fixture
-def thorough(monkeypatch):
-    """Verification as in ``full``, hardly any timing: a mutant must be found out before the clock runs."""
-    full = EFFORTS["full"]
-    monkeypatch.setitem(EFFORTS, "quick", full._replace(compiled=False, cpu=Plan(rounds=2, least=1, seconds=0.1)))
+def verified(evaluator, task, source):
+    """Outcome of a source after smoke and verification as in ``full``; without the clock, which would take most of the time."""
+    judge, checks = evaluator.open(), CheckList("cpu")
+    checks.passed("contract")
+    checks.passed("build")
+    with Build(extract(f"```cpp\n{source}\n```", task, "cpu")) as build, judge.device.judging():
+        artifact = build.result()
+        trial = Trial(judge, task, secrets.randbits(48), get_effort("full"), checks)
+        try:
+            trial._load(artifact)
+            trial._smoke()
+            trial._verify()
+        except WorkerError as error:
+            trial.error = error
+        finally:
+            trial.close()
+    return decide(checks, trial.error, "", trial.stage, timed=False)
 
 
-@pytest.mark.usefixtures("thorough")
+@pytest.mark.parametrize("name", TASKS)
+def test_what_mutants_are_made_of_passes_verification(name, evaluator):
+    task = load_task(name)
+    outcome, reason = verified(evaluator, task, task.seeds()["cpu.cpp"])
+    assert outcome is Outcome.UNMEASURED, reason
+
+
 @pytest.mark.parametrize(("name", "mutant"), [(n, m.name) for n in TASKS for m in cpu_mutants(n)])
 def test_a_mutant_is_rejected(name, mutant, evaluator):
     task = load_task(name)
     chosen = next(m for m in task.mutants() if m.name == mutant)
-    evaluation = evaluator.evaluate(name, f"```cpp\n{task.mutate(chosen)}\n```")
-    assert evaluation.outcome.value in chosen.expect, f"{evaluation.outcome.value}: {evaluation.reason}"
+    outcome, reason = verified(evaluator, task, task.mutate(chosen))
+    assert outcome.value in chosen.expect, f"{outcome.value}: {reason}"

@@ -46,7 +46,7 @@ def test_buffers_are_aligned_and_guarded_on_both_sides(drawn):
 @settings(max_examples=150)
 @given(layouts())
 def test_views_have_the_declared_shape_and_stay_inside(drawn):
-    task, layout, sizes, _ = drawn
+    _, layout, sizes, _ = drawn
     memory = torch.zeros(layout.size, dtype=torch.uint8)
     for slot in layout.slots:
         assert [type(a) for a in slot.arguments] == [TensorRef, TensorRef, TensorRef, float]

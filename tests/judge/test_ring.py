@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -119,7 +120,7 @@ def test_buffers_of_different_slots_do_not_overlap(small):
             if arg.role is not Role.SCALAR:
                 spans.add((value.offset, value.offset + extent_of(value)))
     ordered = sorted(spans)
-    assert all(a[1] <= b[0] for a, b in zip(ordered, ordered[1:], strict=False))
+    assert all(a[1] <= b[0] for a, b in itertools.pairwise(ordered))
     assert ordered[-1][1] <= small.geometry.size
 
 

@@ -21,7 +21,10 @@ BUGS = """
     #include <stdexcept>
     #include <thread>
 
-    enum Bug { NONE, DROPS_ROW, ADDS, LEAVES_ROW, WRITES_AFTER, WRITES_BEFORE, WRITES_GAP, WRITES_INPUT, WRITES_WEIGHT, WRITES_BEHIND_ROWS, OFF_BY_LITTLE, THROWS, ABORTS, SEGFAULTS, SLEEPS, EXITS };
+    enum Bug {
+      NONE, DROPS_ROW, ADDS, LEAVES_ROW, WRITES_AFTER, WRITES_BEFORE, WRITES_GAP, WRITES_INPUT, WRITES_WEIGHT, WRITES_BEHIND_ROWS,
+      OFF_BY_LITTLE, THROWS, ABORTS, SEGFAULTS, SLEEPS, EXITS
+    };
 
     void tiny_scale(tvm::ffi::TensorView out, tvm::ffi::TensorView input, tvm::ffi::TensorView weight, double factor) {
       const int64_t rows = input.size(0), width = input.size(1), stride = input.stride(0);
