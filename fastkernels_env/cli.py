@@ -94,7 +94,8 @@ def list_tasks(as_json: JsonOption = False) -> int:
     from .registry import task_folders
     from .task import TaskError
 
-    rows, broken = [], []
+    rows: list[dict[str, object]] = []
+    broken: list[str] = []
     for name in task_folders():
         try:
             task = _load(name)

@@ -100,7 +100,8 @@ def _warm_task(judge: Judge, task: Task, say: Callable[[str], None]) -> list[War
         try:
             notes[baseline] = _try(judge, task, contestant, cases)
         except WorkerError as error:
-            judge.baselines.drop(task, baseline, error)
+            # Not as a death: here no submission can have killed it, so there is no second try.
+            judge.baselines.drop(task, baseline, WorkerError(error.summary, error.detail))
         seconds[baseline] = time.perf_counter() - start
     reports: list[BaselineReport] = judge.baselines.reports(task)
     judge.note_warm(task, reports)

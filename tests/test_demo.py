@@ -132,16 +132,18 @@ def test_baselines_are_told_with_the_reason_where_one_is_not_used():
     assert "fault is not its own" in text
 
 
-@pytest.mark.skipif(cuda_present(), reason="tests/gpu shows the demonstration there")
-def test_demonstration():
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_demonstration(device):
     """All of it, as `make demo` runs it: exit status 0 means that each submission got its outcome."""
-    command = [sys.executable, "-m", "fastkernels_env", "demo", "--device", "cpu"]
+    if device == "cuda" and not cuda_present():
+        pytest.skip("needs a GPU")
+    command = [sys.executable, "-m", "fastkernels_env", "demo", "--device", device]
     done = subprocess.run(command, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert max(map(len, done.stdout.splitlines())) <= 100
-    lines = done.stdout.splitlines()
-    for exhibit in demo.CPU_EXHIBITS:
-        row = next(line for line in lines if line.startswith(exhibit.name))
-        assert exhibit.expected.value.replace("_", " ") in row
-    assert "All 8 got the outcome that they must get." in done.stdout
-    assert "eager used" in done.stdout
+    lines, exhibits = done.stdout.splitlines(), demo.exhibits(device)
+    assert max(map(len, lines)) <= 100
+    for exhibit in exhibits:
+        row = next(line for line in lines if line.startswith(f"{exhibit.name}  "))
+        assert f"  {exhibit.expected.value.replace('_', ' ')}  " in row
+    assert f"All {len(exhibits)} got the outcome that they must get." in done.stdout
+    assert (" used" if device == "cuda" else "eager used") in done.stdout

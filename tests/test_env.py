@@ -10,7 +10,6 @@ import warnings
 import gymnasium
 import numpy as np
 import pytest
-from fastkernels_env.reward import PresetError
 from gymnasium.error import ClosedEnvironmentError, InvalidAction, ResetNeeded
 from gymnasium.utils.env_checker import check_env
 
@@ -20,6 +19,7 @@ from fastkernels_env.env import KernelEnv
 from fastkernels_env.prompt import build_prompt, prompt_hash
 from fastkernels_env.registration import env_id
 from fastkernels_env.registry import load_task, task_folders
+from fastkernels_env.reward import PresetError
 from fastkernels_env.submission import MAX_CHARS
 from fastkernels_env.task import TaskError
 

@@ -76,7 +76,7 @@ def test_register_task_returns_the_name_and_adds_an_id(tmp_path, task_files):
 
 
 def test_register_task_wants_a_task(tmp_path):
-    with pytest.raises(TaskError, match="expected a task folder with a task.py"):
+    with pytest.raises(TaskError, match="expected a task folder"):
         register_task(tmp_path)
     assert tmp_path.name not in task_folders()
 

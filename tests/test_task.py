@@ -52,7 +52,8 @@ def test_plain_numbers_are_sizes(number):
 @pytest.mark.parametrize(
     "expression",
     [
-        "unknown", "T**2", "T/2", "T%2", "-T", "f(T)", "T if T else H", "T.real", "'T'", "T < H", "[T]", "1.5", "lambda: T", "__import__('os')",
+        "unknown", "T**2", "T/2", "T%2", "-T", "f(T)", "T if T else H", "T.real", "'T'", "T < H", "[T]", "1.5", "lambda: T",
+        "__import__('os')",
     ],
 )  # fmt: skip
 def test_other_expressions_are_refused(expression):

@@ -7,8 +7,10 @@ import sys
 
 import pytest
 
+from fastkernels_env.protocol import TensorRef
 from fastkernels_env.registry import load_task
 from fastkernels_env.warm import warm, warm_table
+from fastkernels_env.worker.memory import Arena
 
 EAGER = 'Baseline(name="eager", file="eager.py")'
 FOUR = ", ".join([
@@ -98,13 +100,27 @@ def test_baseline_that_is_no_python_is_a_fault(judge, make_task):
 
 
 def test_task_without_a_workload_for_the_device_is_left_out(judge, make_task, task_files):
-    elsewhere = task_files.texts["workloads"].replace('"cpu"', '"cuda"')
-    assert warm(judge, [make_task("warm_elsewhere", workloads=elsewhere)]) == []
+    texts = {name: task_files.texts[name].replace('"cpu"', '"cuda"') for name in ("task", "workloads")}
+    assert warm(judge, [make_task("warm_elsewhere", **texts)]) == []
 
 
 def test_table_has_a_row_for_each_baseline(judge, make_task):
     results = warm(judge, [make_task("warm_table")])
     assert warm_table(results, "cpu").row_count == len(results) == 1
+
+
+def test_arguments_of_a_worker_share_no_storage():
+    """torch.compile takes tensors of one storage for aliases and then refuses some baselines that mutate them."""
+    descriptor = os.memfd_create("arena")
+    os.ftruncate(descriptor, 4096)
+    arena = Arena("cpu", os.dup(descriptor), 4096)
+    first = arena.tensor(TensorRef(0, 256, (2, 3), (8, 1), "bfloat16"))
+    second = arena.tensor(TensorRef(0, 1024, (4,), (1,), "int64"))
+    assert first.untyped_storage().data_ptr() != second.untyped_storage().data_ptr()
+    assert (first.shape, first.stride(), first.storage_offset()) == ((2, 3), (8, 1), 0)
+    second.fill_(-1)
+    assert os.pread(descriptor, 8 * 6, 1016) == bytes(8) + b"\xff" * 32 + bytes(8)
+    os.close(descriptor)
 
 
 def test_command_line(tiny_root, tmp_path):

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import ast
 import importlib.util
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
 from ..protocol import Load
 from ..task import Baseline, Task
 from ..types import BaselineReport
-from .errors import WorkerError
+from .errors import WorkerDied, WorkerError
 from .host import WorkerHost
 from .session import WorkerSession
 
 LOAD_SECONDS = 180.0
 """FlashInfer builds its kernels just in time; `warm` does so ahead."""
 _KEPT_TASKS = 2
+_MOST_DEATHS = 3
+"""After this many a baseline stays out."""
 
 
 class Contestant(NamedTuple):
@@ -52,6 +54,7 @@ class BaselinePool:
         self._openers = ThreadPoolExecutor(thread_name_prefix="baseline")
         self._opening: dict[str, list[Future[None]]] = {}
         self._reports: dict[str, dict[str, BaselineReport]] = {}
+        self._deaths: Counter[tuple[str, str]] = Counter()
 
     def prefetch(self, task: Task, compiled: bool = True) -> None:
         """Start the task's baselines on this device in the background (those that go through torch.compile only if asked)."""
@@ -69,7 +72,7 @@ class BaselinePool:
             if baseline.compile and not compiled:
                 skipped = BaselineReport(name=baseline.name, status="skipped", detail="not timed at this effort")
                 reports.setdefault(baseline.name, skipped)
-            elif baseline.name not in reports or reports[baseline.name].status == "skipped":
+            elif self._is_due(name, reports.get(baseline.name)):
                 reports[baseline.name] = BaselineReport(name=baseline.name, status="used")
                 opening.append(self._openers.submit(self._open, task, baseline, living, reports))
         while len(self._tasks) > _KEPT_TASKS:
@@ -97,11 +100,21 @@ class BaselinePool:
         return list(self._reports.get(str(task.folder), {}).values())
 
     def drop(self, task: Task, name: str, error: WorkerError) -> None:
-        """A baseline failed while it ran: say so and leave it out from now on."""
+        """A baseline failed while it ran: say so and leave it out from now on, or if its process died, for the time being.
+
+        What killed it may be the submission that it was timed against.
+        """
         contestant = self._tasks[str(task.folder)].pop(name, None)
         if contestant:
             contestant.session.close()
         self._reports[str(task.folder)][name] = BaselineReport(name=name, status="failed", detail=error.summary)
+        self._deaths[str(task.folder), name] += 1 if isinstance(error, WorkerDied) else _MOST_DEATHS
+
+    def _is_due(self, task: str, report: BaselineReport | None) -> bool:
+        """Whether a baseline that is not up should be started."""
+        if report is None or report.status == "skipped":
+            return True
+        return report.status == "failed" and self._deaths[task, report.name] < _MOST_DEATHS
 
     def _open(
         self, task: Task, baseline: Baseline, living: dict[str, Contestant], reports: dict[str, BaselineReport]

@@ -188,5 +188,8 @@ class WorkerSession:
 
 def _summary(raised: Raised) -> str:
     """The line of a traceback that names the exception; some put pages of advice after it."""
-    lines = raised.text.strip().splitlines()
-    return next((line for line in lines if raised.kind in line.partition(":")[0]), lines[-1] if lines else raised.kind)
+    lines = [*raised.text.strip().splitlines(), ""]
+    named = next((index for index, line in enumerate(lines) if raised.kind in line.partition(":")[0]), len(lines) - 2)
+    if named < 0:
+        return raised.kind
+    return f"{lines[named]} {lines[named + 1]}".strip() if lines[named].endswith(":") else lines[named]
