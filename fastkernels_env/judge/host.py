@@ -48,6 +48,13 @@ class WorkerHost:
             JudgeFault: The host is closed, or the fork server is gone and could not be started again.
         """
         scratch = Path(tempfile.mkdtemp(prefix="fastkernels-"))
+        try:
+            return self._spawn(scratch, trusted)
+        except BaseException:  # an interrupt too: nobody else knows of the folder yet
+            remove_scratch(scratch)
+            raise
+
+    def _spawn(self, scratch: Path, trusted: bool) -> WorkerSession:
         worker, clock = next(self._ids), self.device.new_clock()
         judge_end, worker_end = socket.socketpair()
         log = os.memfd_create("log", os.MFD_CLOEXEC)

@@ -189,7 +189,7 @@ class WorkerSession:
 def _summary(raised: Raised) -> str:
     """The line of a traceback that names the exception; some put pages of advice after it."""
     lines = [*raised.text.strip().splitlines(), ""]
-    named = next((index for index, line in enumerate(lines) if raised.kind in line.partition(":")[0]), len(lines) - 2)
+    named = next((index for index, line in enumerate(lines) if line.partition(":")[0].rpartition(".")[2] == raised.kind), len(lines) - 2)
     if named < 0:
         return raised.kind
     return f"{lines[named]} {lines[named + 1]}".strip() if lines[named].endswith(":") else lines[named]

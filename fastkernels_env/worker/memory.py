@@ -7,6 +7,7 @@ import os
 from typing import Any
 
 import torch
+from torch.utils.dlpack import from_dlpack
 
 from ..protocol import TensorRef
 
@@ -34,7 +35,7 @@ class Arena:
         extent = 1 + sum((size - 1) * stride for size, stride in zip(ref.shape, ref.strides, strict=True))
         flat: torch.Tensor = self.view[ref.offset : ref.offset + extent * dtype.itemsize].view(dtype)
         # A storage of its own, as in production: torch.compile takes arguments that share one for aliases and may refuse to mutate them.
-        return torch.from_dlpack(flat).as_strided(ref.shape, ref.strides)
+        return from_dlpack(flat).as_strided(ref.shape, ref.strides)
 
     def close(self) -> None:
         """Unmap. No tensor over this arena may be used afterwards."""
