@@ -32,7 +32,7 @@ SLACKER = """```cpp
 
 void rms_norm(tvm::ffi::TensorView out, tvm::ffi::TensorView input, tvm::ffi::TensorView weight, double epsilon) {
   static int calls = 0;
-  if (input.size(0) == 512 && ++calls > 12) return;
+  if (input.size(0) == 256 && ++calls > 12) return;
   fk::dispatch(out.dtype(), [&](auto tag) {
     using T = decltype(tag);
     const T* gain = fk::data<T>(weight);
