@@ -166,13 +166,13 @@ REMEMBERED = """
 """
 
 
-@pytest.mark.xfail(strict=False, reason="the rounds of one measurement use the same input sets, in other places")
+@pytest.mark.xfail(strict=True, reason="the rounds of one measurement use the same input sets, in other places")
 def test_answers_remembered_by_the_inputs_are_found_out(evaluator, tiny):
     evaluation = evaluator.evaluate("tiny_scale", python(REMEMBERED))
     assert evaluation.outcome is not Outcome.ACCEPTED
 
 
-@pytest.mark.xfail(strict=False, reason="a side chooses the length of its ring by being slow before the clock runs")
+@pytest.mark.xfail(strict=True, reason="a side chooses the length of its ring by being slow before the clock runs")
 def test_slowness_before_the_clock_does_not_shorten_the_ring(evaluator, tiny):
     slow = "time.sleep(0 if timed() else 0.06)\nhonest(out, input, weight, factor)"
     honest, hesitant = (evaluator.evaluate("tiny_scale", python(body)).timings[0] for body in (HONEST["plain"], slow))
@@ -215,7 +215,7 @@ def test_a_baseline_that_was_killed_takes_part_in_the_next_evaluation(evaluator,
     assert set(after.timings[0].baselines) == {"eager", "slow"}
 
 
-@pytest.mark.xfail(strict=False, reason="no namespace separates the workers: one can kill another, and the rest is measured without it")
+@pytest.mark.xfail(strict=True, reason="no namespace separates the workers: one can kill another, and the rest is measured without it")
 def test_killing_the_fastest_baseline_does_not_make_the_candidate_faster(evaluator, contested):
     evaluation = evaluator.evaluate(contested, python(KILLER))
     assert evaluation.outcome is not Outcome.ACCEPTED or "eager" in evaluation.timings[0].baselines
