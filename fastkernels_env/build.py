@@ -17,7 +17,7 @@ from pathlib import Path
 
 from .cache import cache_root
 from .device import DeviceError
-from .forkserver import server_environment
+from .forkserver import tool_environment
 from .types import Artifact, Language, Submission
 from .versions import versions
 
@@ -44,11 +44,14 @@ class Build:
     Args:
         submission: What to build.
         link: False to compile only (a CUDA source on a host without a GPU).
+
+    Attributes:
+        submission: What is being built.
     """
 
     def __init__(self, submission: Submission, link: bool = True) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="fastkernels-build-"))
-        self._submission = submission
+        self.submission = submission
         self._process: subprocess.Popen[bytes] | None = None
         self._start = time.monotonic()
         self.seconds = 0.0
@@ -60,7 +63,7 @@ class Build:
 
     def _launch(self, link: bool) -> subprocess.Popen[bytes]:
         job = {
-            "language": str(self._submission.language), "entry": self._submission.entry, "source": str(self._source),
+            "language": str(self.submission.language), "entry": self.submission.entry, "source": str(self._source),
             "folder": str(self.folder / "build"), "link": link, "prelude": _prelude(),
         }
         (self.folder / "build").mkdir()
@@ -68,7 +71,7 @@ class Build:
         return subprocess.Popen(
             [sys.executable, "-P", str(_COMPILE), json.dumps(job)],
             stdin=subprocess.DEVNULL, stdout=self._output, stderr=subprocess.STDOUT, start_new_session=True, cwd=self.folder,
-            env={**server_environment(), "TMPDIR": str(self.folder), "TVM_FFI_CACHE_DIR": str(self.folder)},
+            env={**tool_environment(), "TMPDIR": str(self.folder), "TVM_FFI_CACHE_DIR": str(self.folder)},
         )
 
     def result(self, seconds: float = BUILD_SECONDS) -> Artifact:
@@ -101,7 +104,7 @@ class Build:
 
     def _check_python(self) -> Artifact:
         try:
-            compile(self._submission.code, "submission.py", "exec")
+            compile(self.submission.code, "submission.py", "exec")
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:  # the last two: nested too deeply
             line = f"line {error.lineno}: " if isinstance(error, SyntaxError) and error.lineno else ""
             raise BuildError(f"{line}{type(error).__name__}: {error}", str(error)) from None
@@ -109,7 +112,7 @@ class Build:
         return self._artifact(str(self._source), "")
 
     def _artifact(self, path: str, log: str) -> Artifact:
-        submission = self._submission
+        submission = self.submission
         return Artifact(
             path=path, language=submission.language, entry=submission.entry, has_prepare=submission.has_prepare,
             has_plan=submission.has_plan, log=trim_log(log) if "error" in log else "", resources=ptxas_resources(log),

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import datetime
 import secrets
+import sys
 import threading
 import time
 import uuid
@@ -22,7 +23,7 @@ from .device import DeviceError, resolve
 from .feedback import write_feedback
 from .forkserver import ForkServer
 from .log import append_record
-from .registry import load_task
+from .registry import load_task, read_outline
 from .submission import RejectedError, extract
 from .task import Task, TaskError
 from .types import (
@@ -144,14 +145,21 @@ class Evaluator:
         if effort not in ("full", "quick"):
             raise ValueError(f"expected effort 'full' or 'quick', got {effort!r}")
         self._start_ahead()
-        loaded = load_task(task)
+        with _head_start(task, text, self.device) as early:
+            loaded = load_task(task)
+            return self._evaluate(loaded, text, seed, effort, context or Context(), prompt_hash, rewards or {}, early)
+
+    def _evaluate(
+        self, loaded: Task, text: str, seed: int | None, effort: str, context: Context, prompt_hash: str, rewards: Mapping[str, Scorer],
+        early: Build | None,
+    ) -> Evaluation:
         seed = secrets.randbits(48) if seed is None else seed
         draft, start = _Draft(self.device), time.perf_counter()
         interrupted: BaseException | None = None
         with self._lock:
             self._draft = draft
             try:
-                self._run(draft, loaded, text, seed, effort)
+                self._run(draft, loaded, text, seed, effort, early)
             except KeyboardInterrupt as interrupt:
                 draft.end(Outcome.FAULT, "interrupted")
                 interrupted = interrupt
@@ -159,9 +167,9 @@ class Evaluator:
             finally:
                 self._draft = None
         draft.seconds["total"] = time.perf_counter() - start
-        evaluation = _finish(draft, loaded, text, seed, effort, context or Context(), prompt_hash)
+        evaluation = _finish(draft, loaded, text, seed, effort, context, prompt_hash)
         try:
-            scored = {name: scorer.score(evaluation) for name, scorer in (rewards or {}).items()}
+            scored = {name: scorer.score(evaluation) for name, scorer in rewards.items()}
             evaluation = msgspec.structs.replace(evaluation, rewards=scored)
         finally:  # a reward that raises costs no record
             if self.log is not None:
@@ -224,7 +232,7 @@ class Evaluator:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
-    def _run(self, draft: _Draft, task: Task, text: str, seed: int, effort: str) -> None:
+    def _run(self, draft: _Draft, task: Task, text: str, seed: int, effort: str, early: Build | None) -> None:
         """Fill the draft; every exception but an interrupt becomes a fault."""
         try:
             draft.submission = extract(text, task, self.device)
@@ -234,7 +242,7 @@ class Evaluator:
             draft.end(Outcome.REJECTED, str(error))
             return
         try:
-            self._judge_submission(draft, task, draft.submission, seed, effort)
+            self._judge_submission(draft, task, draft.submission, seed, effort, early)
         except (TaskError, DeviceError) as error:
             draft.end(Outcome.FAULT, str(error))
         except Exception as error:
@@ -242,25 +250,31 @@ class Evaluator:
         if draft.outcome is Outcome.FAULT:
             self._close()  # whatever broke, the next evaluation starts from fresh processes
 
-    def _judge_submission(self, draft: _Draft, task: Task, submission: Submission, seed: int, effort: str) -> None:
-        foreign = submission.language is Language.CUDA and self.device == "cpu"
+    def _judge_submission(
+        self, draft: _Draft, task: Task, submission: Submission, seed: int, effort: str, early: Build | None
+    ) -> None:
+        foreign = _is_foreign(submission, self.device)
         if foreign and not has_nvcc():
             _refuse_cuda(draft, "not built: there is no nvcc")
             return
-        with Build(submission, link=not foreign) as build:
+        with early if early and early.submission == submission else Build(submission, link=not foreign) as build:
             judge = self.open()  # in parallel with the compiler
-            from .judge.effort import get_effort  # imports torch, as the judge does
+            from .judge.effort import get_effort  # these import torch, as the judge does
+            from .judge.trial import Trial
 
             draft.device = judge.device.info()
             if not foreign:
                 judge.baselines.prefetch(task, get_effort(effort).compiled)
+            draft.trial = Trial(judge, task, seed, get_effort(effort), draft.checks)
+            if submission.language is not Language.PYTHON and not foreign:
+                draft.trial.draw_ahead()
             if not self._build(draft, build):
                 return
             if foreign:
                 _refuse_cuda(draft, "it compiles for sm_90a")
                 return
             with judge.device.judging():
-                self._try(draft, judge, task, submission, seed, effort)
+                self._try(draft, draft.trial, judge, task, submission)
 
     def _build(self, draft: _Draft, build: Build) -> bool:
         with _timed(draft.seconds, Stage.BUILD.value):
@@ -277,14 +291,11 @@ class Evaluator:
             draft.build_log = draft.artifact.log
         return draft.artifact is not None
 
-    def _try(self, draft: _Draft, judge: Judge, task: Task, submission: Submission, seed: int, effort: str) -> None:
-        from .judge.effort import get_effort
+    def _try(self, draft: _Draft, trial: Trial, judge: Judge, task: Task, submission: Submission) -> None:
         from .judge.errors import CompileError
-        from .judge.trial import Trial
         from .judge.verdict import decide
 
         assert draft.artifact is not None
-        draft.trial = trial = Trial(judge, task, seed, get_effort(effort), draft.checks)
         try:
             trial.run(draft.artifact, submission.kernels)
         except CompileError as error:
@@ -297,6 +308,26 @@ class Evaluator:
             draft.baselines = judge.baselines.reports(task)
             draft.output = trial.output
         draft.end(*decide(draft.checks, trial.error, trial.tampered, trial.stage, not trial.interpreted))
+
+
+def _is_foreign(submission: Submission, device: str) -> bool:
+    """Whether this device can compile the language and not run it."""
+    return submission.language is Language.CUDA and device == "cpu"
+
+
+@contextlib.contextmanager
+def _head_start(task: str, text: str, device: str) -> Iterator[Build | None]:
+    """A build of native code that starts before torch is imported, the first time; None where there is nothing to gain."""
+    outline = read_outline(task) if "torch" not in sys.modules else None
+    submission = None
+    if outline is not None:
+        with contextlib.suppress(RejectedError):
+            submission = extract(text, outline, device)
+    if submission is None or submission.language is Language.PYTHON or _is_foreign(submission, device):
+        yield None
+        return
+    with Build(submission) as build:
+        yield build
 
 
 def _refuse_cuda(draft: _Draft, built: str) -> None:

@@ -24,7 +24,7 @@ class ForkServer:
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "fastkernels_env.worker", str(theirs.fileno()), kind],
-                pass_fds=[theirs.fileno()], env=server_environment(), start_new_session=True, stdin=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()], env=worker_environment(kind), start_new_session=True, stdin=subprocess.DEVNULL,
             )
         self.control = Channel(mine)
 
@@ -38,8 +38,15 @@ class ForkServer:
             self._process.wait()
 
 
-def server_environment() -> dict[str, str]:
-    """The environment that workers start from: what compilers need, and nothing else of the caller's."""
-    passed_on = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
-    # A bounded spin before OpenMP threads sleep: without it a busy neighbour stalls every parallel region for a scheduler's quantum.
-    return passed_on | {"PYTHONUNBUFFERED": "1", "GOMP_SPINCOUNT": "20000"}
+def tool_environment() -> dict[str, str]:
+    """The environment of compilers and workers: what they need, and nothing else of the caller's."""
+    return {name: os.environ[name] for name in _PASSED_ON if name in os.environ} | {"PYTHONUNBUFFERED": "1"}
+
+
+def worker_environment(kind: str) -> dict[str, str]:
+    """The environment that workers of a device kind start from."""
+    if kind != "cpu":
+        return tool_environment()
+    # Bound OpenMP threads, and a short spin before they sleep. Where threads may share a core, the scheduler lets them take turns on one
+    # while the other idles, for longer than a block lasts; where they spin, a busy neighbour stalls every parallel region.
+    return tool_environment() | {"OMP_PROC_BIND": "true", "GOMP_SPINCOUNT": "20000"}

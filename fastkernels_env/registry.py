@@ -6,14 +6,16 @@ those handed to `register_task`. Listing names imports nothing; a task's code is
 
 from __future__ import annotations
 
+import ast
 import importlib
 import importlib.util
 import os
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import NamedTuple
 
-from .task import Task, TaskError
+from .task import Arg, Input, Task, TaskError
 
 _PACKAGE = f"{__package__}.envs"
 _USER_PACKAGE = "fastkernels_user_tasks"
@@ -64,6 +66,44 @@ def load_task(name: str) -> Task:
     if folder not in _loaded:
         _loaded[folder] = _import(folder)
     return _loaded[folder]
+
+
+class Outline(NamedTuple):
+    """What a reply is read against: the entry's name, and its arguments (names alone)."""
+
+    entry: str
+    signature: tuple[Arg, ...]
+
+
+def read_outline(name: str) -> Outline | None:
+    """A task's outline as its source states it, without the seconds that importing it (and with it torch) takes.
+
+    Returns:
+        None where the source does not say it plainly: there is no such task, the values are computed, or several classes have them.
+    """
+    path = task_folders().get(name, Path()) / "task.py"
+    try:
+        body = ast.parse(path.read_text()).body
+        found = [_outline(node) for node in body if isinstance(node, ast.ClassDef)]
+    except (OSError, SyntaxError, ValueError, RecursionError):
+        return None
+    plain = [outline for outline in found if outline]
+    return plain[0] if len(plain) == 1 else None
+
+
+def _outline(node: ast.ClassDef) -> Outline | None:
+    values = {
+        target.id: statement.value
+        for statement in node.body if isinstance(statement, ast.Assign)
+        for target in statement.targets if isinstance(target, ast.Name)
+    }
+    match values.get("entry"), values.get("signature"):
+        case ast.Constant(value=str(entry)), ast.Tuple(elts=calls):
+            firsts = [call.args[0] if isinstance(call, ast.Call) and call.args else None for call in calls]
+            names = [first.value for first in firsts if isinstance(first, ast.Constant) and isinstance(first.value, str)]
+            if len(names) == len(calls):
+                return Outline(entry, tuple(Input(name) for name in names))
+    return None
 
 
 def _builtin_root() -> Path:

@@ -30,6 +30,7 @@ from ._extract import EXTRAS, Definition, define
 from .types import Language, Submission
 
 if TYPE_CHECKING:
+    from .registry import Outline
     from .task import Task
 
 MAX_CHARS = 65536
@@ -59,7 +60,7 @@ class RejectedError(Exception):
         self.reason = reason
 
 
-def extract(text: str, task: Task, device: str) -> Submission:
+def extract(text: str, task: Task | Outline, device: str) -> Submission:
     """Take the submission out of a reply.
 
     Args:
@@ -96,7 +97,7 @@ def _checked(text: str) -> str:
     return text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
 
 
-def _nothing(reply: _Reply, task: Task) -> str:
+def _nothing(reply: _Reply, task: Task | Outline) -> str:
     wanted = f"a function {task.entry}({', '.join(_names(task))})"
     if reply.unclosed_tag:
         return f"expected {wanted} after the reasoning, but {reply.unclosed_tag} is never closed: the reply was cut off in it"
@@ -108,7 +109,7 @@ def _nothing(reply: _Reply, task: Task) -> str:
     return f"expected {wanted} in a fenced code block, found neither a fence nor that function"
 
 
-def _submission(code: str, definition: Definition, task: Task, device: str) -> Submission:
+def _submission(code: str, definition: Definition, task: Task | Outline, device: str) -> Submission:
     if definition.language is Language.CPP and device == "cuda":
         raise RejectedError("expected Python (Triton) or CUDA C++, found C++ without a kernel, which a GPU cannot run")
     _check_arguments(definition, task)
@@ -123,7 +124,7 @@ def _submission(code: str, definition: Definition, task: Task, device: str) -> S
     )
 
 
-def _check_arguments(definition: Definition, task: Task) -> None:
+def _check_arguments(definition: Definition, task: Task | Outline) -> None:
     expected = _names(task)
     if definition.arguments is None:
         return
@@ -143,7 +144,7 @@ def _check_arguments(definition: Definition, task: Task) -> None:
             raise RejectedError(f"expected {helper}({', '.join(expected)}), found {helper}({', '.join(found)})")
 
 
-def _names(task: Task) -> tuple[str, ...]:
+def _names(task: Task | Outline) -> tuple[str, ...]:
     return tuple(arg.name for arg in task.signature)
 
 

@@ -11,7 +11,7 @@ import gymnasium
 import pytest
 
 from fastkernels_env import Outcome, load_task, register_task
-from fastkernels_env.registry import _registered, task_folders
+from fastkernels_env.registry import _registered, read_outline, task_folders
 from fastkernels_env.task import TaskError
 
 
@@ -38,6 +38,55 @@ def test_listing_tasks_imports_none_of_them(tiny_root):
     """
     answer = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True).stdout.split()
     assert answer == [str(len(task_folders())), "False", "False"]
+
+
+def test_outlines_say_what_the_tasks_say():
+    for name in task_folders():
+        outline, task = read_outline(name), load_task(name)
+        assert outline is not None
+        assert outline.entry == task.entry
+        assert [arg.name for arg in outline.signature] == [arg.name for arg in task.signature]
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "class A:\n    entry = 'f'\n",
+        "class A:\n    entry = NAME\n    signature = (Input('x'),)\n",
+        "class A:\n    entry = 'f'\n    signature = (Input('x'), *shared)\n",
+        "class A:\n    entry = 'f'\n    signature = make()\n",
+        "class A:\n    entry = 'f'\n    signature = (Input(NAME),)\n",
+        "class A:\n    entry = 'f'\n    signature = (Input('x'),)\nclass B(A):\n    entry = 'g'\n    signature = (Input('x'),)\n",
+        "class A:\n    entry = (\n",
+        "\0",
+    ],
+)
+def test_what_is_not_plain_has_no_outline(tmp_path, monkeypatch, source):
+    (tmp_path / "task").mkdir()
+    (tmp_path / "task" / "task.py").write_text(source)
+    monkeypatch.setenv("FASTKERNELS_ENV_PATH", str(tmp_path))
+    assert read_outline("task") is None
+    assert read_outline("no such task") is None
+
+
+def test_a_first_build_starts_before_torch_is_imported_and_judges_as_any_other(tmp_path):
+    """The head start must not survive a task whose source says one thing and whose class another."""
+    code = """
+        import sys
+        from fastkernels_env import Evaluator, Outcome
+        from fastkernels_env.evaluator import _head_start
+        from fastkernels_env.registry import task_folders
+        text = (task_folders()["silu_and_mul"] / "seeds" / "cpu.cpp").read_text()
+        with _head_start("silu_and_mul", text, "cpu") as build:
+            assert build is not None and "torch" not in sys.modules
+        for task, reply in (("silu_and_mul", "no code"), ("rms_norm", text), ("nothing", text), ("silu_and_mul", "def silu_and_mul(): 1")):
+            with _head_start(task, reply, "cpu") as build:
+                assert build is None, task
+        with Evaluator("cpu", effort="quick") as evaluator:
+            print(evaluator.evaluate("silu_and_mul", text).outcome)
+    """
+    answer = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True)
+    assert answer.stdout.strip() == "accepted", answer.stderr
 
 
 def test_unknown_names_list_what_is_known():

@@ -52,6 +52,14 @@ class Clock(abc.ABC):
     page: int
 
     @abc.abstractmethod
+    def start(self, seconds: float, alive: Callable[[], bool]) -> None:
+        """Wait until the worker obeys the clock; `run` may follow any number of times, then `stop`.
+
+        Raises:
+            ClockTimeout, ClockLost: As `run`.
+        """
+
+    @abc.abstractmethod
     def run(
         self, sequence: int, seconds: float, alive: Callable[[], bool], gather: Callable[[], torch.Tensor]
     ) -> tuple[float, torch.Tensor]:

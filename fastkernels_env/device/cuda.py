@@ -54,11 +54,14 @@ class CudaClock(Clock):
         os.ftruncate(self.page, mmap.PAGESIZE)
         self._page = mmap.mmap(self.page, mmap.PAGESIZE)
 
+    def start(self, seconds: float, alive: Callable[[], bool]) -> None:
+        """See `Clock.start`."""
+        self._wait(seconds, alive)
+
     def run(
         self, sequence: int, seconds: float, alive: Callable[[], bool], gather: Callable[[], torch.Tensor]
     ) -> tuple[float, torch.Tensor]:
         """See `Clock.run`."""
-        self._wait(seconds, alive)
         page = self._page
         torch.cuda.synchronize()
         _WORD.pack_into(page, 8, 0)

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from ..device import Device
-from ..forkserver import ForkServer, server_environment
+from ..forkserver import ForkServer, worker_environment
 from ..protocol import MAX_REPLY, Channel, Closed, Ended, Kill, ServerReply, Spawn, Spawned
 from .errors import JudgeFault
 from .session import WorkerSession
@@ -99,10 +99,11 @@ class WorkerHost:
     def _environment(self, scratch: Path, trusted: bool) -> dict[str, str]:
         caches = self.cache if trusted else scratch
         return {
-            **server_environment(),
+            **worker_environment(self.device.kind),
             "HOME": str(scratch), "TMPDIR": str(scratch),
             "TRITON_CACHE_DIR": str(caches / "triton"), "TORCHINDUCTOR_CACHE_DIR": str(caches / "inductor"),
             "FLASHINFER_WORKSPACE_BASE": str(caches), "TORCHINDUCTOR_COMPILE_THREADS": "1", "TORCH_LOGS": "",
+            "TORCHINDUCTOR_CPP_CACHE_PRECOMPILE_HEADERS": "0",  # it would put them into the scratch folder: eight seconds, each time
         }
 
     def close(self) -> None:

@@ -1,8 +1,13 @@
 """The profile stage: candidate and baselines in turn, under the judge's clock, every timed output verified.
 
-One round times K and 2K calls of every side, in the order A B ... and then backwards; the slope ``(t(2K) - t(K)) / K`` is the time per
-call. Before every block the ring is refilled (see `ring`); after it the outputs are copied to private memory. An output that is
-bit-identical to one already verified for the same inputs is right; any other is compared with the oracle.
+One round times K and 2K calls of every side, in the order A B ... and then backwards. A block takes ``c + n s``: the constant ``c``
+(telling the worker, gathering its words) and n calls. The plain slope ``(t(2K) - t(K)) / K`` would leave the candidate a lever, since
+being slow in the short block only makes it flatter, and it triples the noise of a block. So ``c`` comes from lone calls of the trusted
+sides, and every second that the candidate spends counts: its time per call is ``(t(K) + t(2K) - 2c) / 3K``. Right before each block the
+worker makes two lone calls in a spare slot: the first wakes it, the second is timed.
+
+Before every block the ring is refilled (see `ring`); after it the outputs are copied to private memory. An output that is bit-identical
+to one already verified for the same inputs is right; any other is compared with the oracle.
 
 Metadata moves with its input set, so a submission that plans does so again before every block. A baseline that plans is trusted: it keeps
 one assignment of sets to slots and plans once.
@@ -10,9 +15,12 @@ one assignment of sets to slots and plans once.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import secrets
+import statistics
 import time
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -28,9 +36,11 @@ if TYPE_CHECKING:
     from .session import WorkerSession
 
 BLOCK_SECONDS = 30.0
-LEAST_SHARE = 0.25
+MOST_CONSTANT = 0.5
+"""Largest share of the shortest block that can be its constant part."""
 SLOW_CALLS = 2
 """K for a side that is so slow that precision does not matter."""
+_SHORT, _LONG, _LONE = range(3)
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,7 +63,10 @@ class Side:
     def __init__(self, name: str, session: WorkerSession, ring: Ring, verified: bool) -> None:
         self.name, self.session, self.ring = name, session, ring
         self.verify = verified
+        self.seconds: dict[int, list[float]] = {}
+        """Times of the blocks of K and of 2K calls, one each per round, and of the lone call before every one of them."""
         self.samples_us: list[float] = []
+        """Time per call, one sample per round."""
         self.setup_us: dict[str, float] = {}
         self.mode = ""
         self.calls = ring.sets.geometry.calls
@@ -112,10 +125,8 @@ class Profiler:
         """
         side = Side(name, session, Ring(self.sets, arena), verified)
         side.replans = replans
-        try:
+        with _blamed(side):
             self._prepare(side)
-        except WorkerError as error:
-            raise SideError(name, error) from error
         return side
 
     def _prepare(self, side: Side) -> None:
@@ -125,12 +136,16 @@ class Profiler:
         session.bind(side.ring.calls())
         order = self.sets.shuffle(self.generator)
         self._refill(side, order, slots, 0)
-        side.setup_us = session.setup(range(slots), BLOCK_SECONDS)
+        side.setup_us = session.setup(range(slots + 1), BLOCK_SECONDS)
         side.order = order if side.replans and not side.verify else None
         session.run([0], BLOCK_SECONDS)
-        self._size(side, self._estimate(session, slots))
-        self._refill(side, order, 2 * side.calls, 0)  # in-place operations have already consumed their inputs
-        session.run(range(2 * side.calls), BLOCK_SECONDS)
+        side.calls = self._fitting(self._estimate(session, slots))
+        self._rehearse(side, order)
+
+    def _rehearse(self, side: Side, order: torch.Tensor) -> None:
+        """Run every call of a side once, untimed; verify what was written; arm the timed sequences."""
+        self._refill(side, order, 2 * side.calls, 0)  # in-place operations have consumed their inputs
+        side.session.run([*range(2 * side.calls), self.sets.geometry.slots], BLOCK_SECONDS)
         self._check(side, order, 2 * side.calls, side.ring.snapshot(2 * side.calls))
         self._arm(side)
 
@@ -140,62 +155,93 @@ class Profiler:
 
     @staticmethod
     def _estimate(session: WorkerSession, slots: int) -> float:
-        """Seconds per call, roughly: one call, then a few if one is quick."""
-        start = time.perf_counter()
-        session.run([1], BLOCK_SECONDS)
-        single = time.perf_counter() - start
+        """Seconds per call, roughly: the quicker of two, then a few if it is quick."""
+        single = math.inf
+        for slot in (1, 2):
+            start = time.perf_counter()
+            session.run([slot], BLOCK_SECONDS)
+            single = min(single, time.perf_counter() - start)
         if single > 0.02:
             return single
         start = time.perf_counter()
         session.run(range(min(slots, 64)), BLOCK_SECONDS)
         return (time.perf_counter() - start) / min(slots, 64)
 
-    def _size(self, side: Side, call_seconds: float) -> None:
-        """Give a slow side fewer calls, so that its blocks fit the budget."""
+    def _fitting(self, call_seconds: float) -> int:
+        """K for a side whose calls take that long: that of the ring, or fewer, so that its blocks fit the budget."""
         blocks = 3 * self.plan.least
         fits = int(self.plan.seconds / max(blocks * call_seconds, 1e-9))
-        side.calls = max(min(side.calls, fits), SLOW_CALLS)
+        return max(min(self.sets.geometry.calls, fits), SLOW_CALLS)
 
     def _arm(self, side: Side) -> None:
-        sequences = [list(range(side.calls)), list(range(2 * side.calls))]
+        sequences = [list(range(side.calls)), list(range(2 * side.calls)), [self.sets.geometry.slots]]
         side.mode = side.session.arm(sequences, self.device.graph, BLOCK_SECONDS)
 
     def measure(self, sides: list[Side]) -> None:
-        """Run the rounds; appends to every side's samples.
+        """Run the rounds; fills every side's samples.
+
+        Args:
+            sides: The one that is judged first, then the trusted ones.
 
         Raises:
             TimedFailure: A timed output of the candidate was wrong.
             SideError: A side raised, died or hung.
         """
+        self._rounds(sides)
+        if self._feigned(sides[0]):
+            self._lengthen(sides[0])
+            self._rounds(sides)
+        constant = constant_part(sides)
+        for side in sides:
+            pairs = zip(side.seconds[_SHORT], side.seconds[_LONG], strict=True)
+            side.samples_us = [(short + long - 2 * constant) / (3 * side.calls) * 1e6 for short, long in pairs]
+
+    def _rounds(self, sides: list[Side]) -> None:
+        for side in sides:
+            side.seconds = {_SHORT: [], _LONG: [], _LONE: []}
         start = time.perf_counter()
         for number in range(self.plan.rounds):
             if number >= self.plan.least and time.perf_counter() - start > self.plan.seconds:
                 break
             order = self.sets.shuffle(self.generator)
             for side in sides if number % 2 == 0 else sides[::-1]:
-                try:
-                    own = order if side.order is None else side.order
-                    times = [self._block(side, own, sequence, number) for sequence in (0, 1)]
-                except WorkerError as error:
-                    raise SideError(side.name, error) from error
-                side.samples_us.append(_slope(times[0], times[1], side.calls) * 1e6)
+                own = order if side.order is None else side.order
+                with _blamed(side):
+                    for sequence in (_SHORT, _LONG):
+                        self._block(side, own, sequence, number)
 
-    def _block(self, side: Side, order: torch.Tensor, sequence: int, number: int) -> float:
-        count = side.calls * (sequence + 1)
+    def _feigned(self, side: Side) -> bool:
+        """Whether a side that has a short ring, since it was slow before, was not slow under the clock."""
+        blocks = zip(side.seconds[_SHORT], side.seconds[_LONG], strict=True)
+        return self._fitting(statistics.median(short + long for short, long in blocks) / (3 * side.calls)) >= 2 * side.calls
+
+    def _lengthen(self, side: Side) -> None:
+        """Give a side the whole ring."""
+        side.calls = self.sets.geometry.calls
+        order = self.sets.shuffle(self.generator)
+        with _blamed(side):
+            self._refill(side, order, 2 * side.calls, 0)
+            if side.replans:
+                side.session.setup([*range(2 * side.calls), self.sets.geometry.slots], BLOCK_SECONDS)
+            self._rehearse(side, order)
+
+    def _block(self, side: Side, order: torch.Tensor, sequence: int, number: int) -> None:
+        count = side.calls * (1 + sequence)
         poison = number % len(POISONS)
         self._refill(side, order, count, poison)
         if side.replans and side.order is None:
-            side.session.setup(range(count), BLOCK_SECONDS)
+            side.session.setup([*range(count), self.sets.geometry.slots], BLOCK_SECONDS)
             self._arm(side)
             self._refill(side, order, count, poison)  # arming runs the calls
         positions = side.ring.secret_words(count, self.secret)
         self.device.settle()
-        elapsed, words = side.session.time(sequence, BLOCK_SECONDS, lambda: side.ring.gather(positions))
+        times, words = side.session.time((_LONE, _LONE, sequence), BLOCK_SECONDS, lambda: side.ring.gather(positions))
         snapshot = side.ring.snapshot(count)
         if not torch.equal(words, side.ring.gather(positions)):
             raise TimedFailure("outputs changed after the worker had said that it was done", tampered=True)
         self._check(side, order, count, snapshot)
-        return elapsed
+        side.seconds[_LONE].append(times[1])
+        side.seconds[sequence].append(times[2])
 
     def _check(self, side: Side, order: torch.Tensor, count: int, snapshot: dict[str, torch.Tensor]) -> None:
         """Compare a block's outputs with what is known to be right, else with the oracle."""
@@ -230,13 +276,27 @@ class Profiler:
         raise TimedFailure(f"a timed call was wrong: {where}: {detail}", tampered=False)
 
 
-def _slope(short: float, long: float, calls: int) -> float:
-    """Seconds per call from the times of K and 2K calls.
+def constant_part(sides: Sequence[Side]) -> float:
+    """Seconds of a block that do not depend on its calls, from the trusted sides: a lone call less its share of 2K calls.
 
-    Noise can bend a slope, even below zero. The constant part of a block is small against its work, so a slope under a quarter of the
-    plain mean ``long / 2K`` is noise, and that quarter is what counts.
+    Args:
+        sides: The judged one first; it has no say.
     """
-    return max((long - short) / calls, LEAST_SHARE * long / (2 * calls))
+    parts = []
+    for side in sides[1:]:
+        lone, long = statistics.median(side.seconds[_LONE]), statistics.median(side.seconds[_LONG])
+        parts.append(lone - (long - lone) / (2 * side.calls - 1))
+    shortest = min(min(side.seconds[_SHORT]) for side in sides)
+    return min(max(statistics.median(parts), 0.0), MOST_CONSTANT * shortest)
+
+
+@contextlib.contextmanager
+def _blamed(side: Side) -> Iterator[None]:
+    """Name the side whose worker failed."""
+    try:
+        yield
+    except WorkerError as error:
+        raise SideError(side.name, error) from error
 
 
 def _known(copies: torch.Tensor, known: torch.Tensor, order: torch.Tensor) -> torch.Tensor:

@@ -29,7 +29,7 @@ class Geometry(NamedTuple):
     """Sizes of a ring.
 
     Attributes:
-        calls: K. The ring has 2K slots.
+        calls: K. The ring has 2K slots, and a spare one for calls that only wake the worker.
         weights: Copies of the weights; slot s uses copy ``s % weights``.
         entry: Layout of one slot without weights, relative to its start.
         stride: Bytes from slot to slot.
@@ -52,7 +52,7 @@ class Geometry(NamedTuple):
     @property
     def size(self) -> int:
         """Bytes of the arena."""
-        return self.slots * self.stride + self.weights * self.weight_stride
+        return (self.slots + 1) * self.stride + self.weights * self.weight_stride
 
 
 def plan_ring(task: Task, workload: Workload, cost: Cost, peaks: Peaks, device: Device) -> Geometry:
@@ -158,19 +158,19 @@ class Ring:
     def __init__(self, sets: InputSets, arena: Arena) -> None:
         self.sets, self.arena = sets, arena
         self._geometry = sets.geometry
-        self._weights_at = self._geometry.slots * self._geometry.stride
+        self._weights_at = (self._geometry.slots + 1) * self._geometry.stride
         self._words = arena.view.view(torch.int32)
         self._private: dict[str, torch.Tensor] = {}
         for name, ref in self._geometry.weight_layout.items():
             self._stacked(ref, self._weights_at, self._geometry.weight_stride, self._geometry.weights).copy_(sets.weight(name))
 
     def calls(self) -> list[list[ArgValue]]:
-        """Argument lists of all slots, for a worker that has the arena attached as number 0."""
+        """Argument lists of all slots, the spare one last, for a worker that has the arena attached as number 0."""
         geometry = self._geometry
         return [
             [self._value(arg, slot * geometry.stride, self._weights_at + slot % geometry.weights * geometry.weight_stride)
              for arg in self.sets.task.signature]
-            for slot in range(geometry.slots)
+            for slot in range(geometry.slots + 1)
         ]
 
     def _value(self, arg: Arg, start: int, weights_at: int) -> ArgValue:
@@ -192,12 +192,17 @@ class Ring:
         return self._stacked(self._geometry.entry[name], 0, self._geometry.stride, count)
 
     def refill(self, order: torch.Tensor, count: int, poison: int) -> None:
-        """Write new inputs into the first `count` slots, restore in-out arguments, poison outputs."""
+        """Write new inputs into the first `count` slots and the spare one, restore in-out arguments, poison outputs."""
         for arg in self.sets.task.signature:
             if arg.role is Role.OUTPUT:
                 poison_(self.buffers(arg.name, count), poison)
             elif arg.role in (Role.INPUT, Role.INOUT, Role.METADATA):
                 self.sets.write(arg.name, order[:count], self.buffers(arg.name, count))
+                self.sets.write(arg.name, order[:1], self._spare(arg.name))
+
+    def _spare(self, name: str) -> torch.Tensor:
+        """The spare slot's buffer, ``[1, *shape]``."""
+        return self._stacked(self._geometry.entry[name], self._geometry.slots * self._geometry.stride, self._geometry.stride, 1)
 
     def secret_words(self, count: int, generator: torch.Generator) -> torch.Tensor:
         """Positions of one random 32-bit word in every output of the first `count` slots (int64, on the device)."""

@@ -95,11 +95,19 @@ class WorkerSession:
         """Reported device microseconds by kernel name."""
         return self._request(Trace(list(calls)), seconds).data
 
-    def time(self, sequence: int, seconds: float, gather: Callable[[], torch.Tensor]) -> tuple[float, torch.Tensor]:
-        """Run one armed sequence under the judge's clock: seconds from "go" until `gather` has read every output, and its words."""
+    def time(self, sequences: Sequence[int], seconds: float, gather: Callable[[], torch.Tensor]) -> tuple[list[float], torch.Tensor]:
+        """Run armed sequences one after the other under the judge's clock.
+
+        Returns:
+            Seconds of each from "go" until `gather` has read every output, and the words that it read after the last.
+        """
         self._send(ClockRequest(), seconds)
+        elapsed, words = [], torch.empty(0)
         try:
-            elapsed = self._clock.run(sequence, seconds, self._alive, gather)
+            self._clock.start(seconds, self._alive)
+            for sequence in sequences:
+                spent, words = self._clock.run(sequence, seconds, self._alive, gather)
+                elapsed.append(spent)
             self._clock.stop()
         except ClockTimeout:
             raise self._timeout(f"the timed block did not finish within {seconds:.0f} s") from None
@@ -107,7 +115,7 @@ class WorkerSession:
             self._receive(time.monotonic() + 1.0, seconds)
             raise self._death() from None
         self._receive(time.monotonic() + seconds, seconds)
-        return elapsed
+        return elapsed, words
 
     def close(self) -> None:
         """End the worker, every descendant, and its scratch folder. Idempotent."""

@@ -49,11 +49,13 @@ class Measurement(NamedTuple):
 
 
 def measure(
-    judge: Judge, task: Task, workload: Workload, seed: int, plan: Plan, candidate: Entrant, contestants: dict[str, Contestant]
+    judge: Judge, task: Task, workload: Workload, seed: int, plan: Plan, candidate: Entrant, contestants: dict[str, Contestant],
+    sets: InputSets | None = None,
 ) -> Measurement:
     """Time a candidate against the task's baselines on one workload.
 
-    A baseline that fails is dropped (and reported) and the workload is measured again without it.
+    A baseline that fails is dropped (and reported) and the workload is measured again without it. `sets` is what `draw_sets` gives for
+    the same workload and seed, if it was called ahead.
 
     Raises:
         JudgeFault: No baseline is left.
@@ -61,13 +63,11 @@ def measure(
         TimedFailure: A timed output of the candidate was wrong.
     """
     device = judge.device
-    full = completed(task, workload, Regime.REALISTIC)
-    probe = make_case(task, workload, Regime.REALISTIC, derive_seed(seed, workload.name), device.torch_device, oracle=False)
-    geometry = plan_ring(task, full, task.cost(full, probe.args), judge.peaks, device)
-    sets = InputSets(task, workload, geometry, derive_seed(seed, workload.name), device)
-    arenas = [device.allocate(geometry.size), device.allocate(geometry.size)]
+    sets = sets or draw_sets(judge, task, workload, seed)
     profiler = Profiler(device, sets, plan, derive_seed(seed, "profile", workload.name))
+    arenas: list[Arena] = []
     try:
+        arenas = [device.allocate(sets.geometry.size) for _ in range(2)]
         while True:
             if not contestants:
                 raise JudgeFault(f"no baseline of task {task.folder.name!r} runs on this device: {_why(judge, task)}")
@@ -85,6 +85,15 @@ def measure(
         for arena in arenas:
             arena.close()
     return _summarise(judge, workload, sets.cost, sides)
+
+
+def draw_sets(judge: Judge, task: Task, workload: Workload, seed: int) -> InputSets:
+    """The input sets on which `measure` times a workload."""
+    where = judge.device.torch_device
+    full = completed(task, workload, Regime.REALISTIC)
+    probe = make_case(task, workload, Regime.REALISTIC, derive_seed(seed, workload.name), where, oracle=False)
+    geometry = plan_ring(task, full, task.cost(full, probe.args), judge.peaks, judge.device)
+    return InputSets(task, workload, geometry, derive_seed(seed, workload.name), judge.device)
 
 
 def _contest(profiler: Profiler, arenas: list[Arena], candidate: Entrant, contestants: dict[str, Contestant]) -> list[Side]:

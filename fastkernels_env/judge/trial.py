@@ -21,8 +21,9 @@ from .effort import Effort
 from .errors import CompileError, WorkerError, WorkerRaised
 from .layout import plan_layout
 from .profile import TimedFailure
+from .ring import InputSets
 from .score import speedup
-from .timing import Entrant, measure
+from .timing import Entrant, draw_sets, measure
 from .verify import CaseResult, case_layout, compare_output, run_case, smoke_failure, verify_case
 
 if TYPE_CHECKING:
@@ -69,6 +70,8 @@ class Trial:
         self.interpreted = False
         self._session: WorkerSession | None = None
         self._arena: Arena | None = None
+        self._cases: list[Case] = []
+        self._sets: dict[str, InputSets] = {}
 
     @contextlib.contextmanager
     def timed(self, stage: Stage) -> Iterator[None]:
@@ -79,6 +82,16 @@ class Trial:
             yield
         finally:
             self.seconds[stage.value] = self.seconds.get(stage.value, 0.0) + time.perf_counter() - start
+
+    def draw_ahead(self) -> None:
+        """Draw what `run` needs first, while the submission is still being built.
+
+        Raises:
+            JudgeFault: The task's generator or oracle is broken.
+        """
+        self._cases = self._draw_cases()
+        first = self._public_workloads()[0]
+        self._sets[first.name] = draw_sets(self.judge, self.task, first, derive_seed(self.seed, "ring"))
 
     def run(self, artifact: Artifact, kernels: tuple[str, ...]) -> None:
         """Take a built submission through every stage that it reaches; a `WorkerError` ends it and is kept.
@@ -151,7 +164,7 @@ class Trial:
     def _load(self, artifact: Artifact) -> None:
         self._session = self.judge.host.spawn()
         self._session.load(self._load_request(artifact), LOAD_SECONDS)
-        self._cases = self._draw_cases()
+        self._cases = self._cases or self._draw_cases()
         nbytes = max(case_layout(self.task, case).size for case in self._cases)
         self._arena = self.judge.device.allocate(nbytes)
         self._session.attach(self._arena)
@@ -270,7 +283,8 @@ class Trial:
         plan = self.effort.plan(self.judge.device.kind)
         measured = []
         for workload in self._public_workloads():
-            measured.append(measure(self.judge, self.task, workload, derive_seed(self.seed, "ring"), plan, candidate, contestants))
+            seed, sets = derive_seed(self.seed, "ring"), self._sets.pop(workload.name, None)
+            measured.append(measure(self.judge, self.task, workload, seed, plan, candidate, contestants, sets))
             self.timings.append(measured[-1].timing)
             self.setup_us |= measured[-1].setup_us
         self.checks.passed("timed_outputs")

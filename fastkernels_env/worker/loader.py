@@ -9,8 +9,6 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any, NamedTuple
 
-import torch
-
 from ..protocol import Load
 from .ahead import Recorder, prepare_ahead_of_time
 
@@ -49,6 +47,8 @@ def load(request: Load) -> Entry:
     module = _import(request.path)
     call = getattr(module, request.entry)
     if request.compile:
+        import torch._inductor.compile_fx
+
         torch._dynamo.config.recompile_limit = _RECOMPILE_LIMIT
         torch._dynamo.config.accumulated_recompile_limit = 4 * _RECOMPILE_LIMIT
         call = torch.compile(call, dynamic=False)

@@ -34,11 +34,8 @@ class Arena:
             return torch.empty_strided(ref.shape, ref.strides, dtype=dtype, device=self.view.device)
         extent = 1 + sum((size - 1) * stride for size, stride in zip(ref.shape, ref.strides, strict=True))
         flat: torch.Tensor = self.view[ref.offset : ref.offset + extent * dtype.itemsize].view(dtype)
-        if not flat.is_cuda:
-            # A storage of its own, as in production: torch.compile takes arguments that share one for aliases and may refuse to mutate
-            # them. On CUDA this has not been tried on a device, so arguments share their arena's storage there.
-            flat = from_dlpack(flat)
-        return flat.as_strided(ref.shape, ref.strides)
+        # A storage of its own, as in production: torch.compile takes arguments that share one for aliases and may refuse to mutate them.
+        return from_dlpack(flat).as_strided(ref.shape, ref.strides)
 
     def close(self) -> None:
         """Unmap. No tensor over this arena may be used afterwards."""

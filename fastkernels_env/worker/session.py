@@ -49,6 +49,7 @@ class Session:
     def __init__(self, device: str, go: int, done: int, page: int) -> None:
         self.device, self.go, self.done = device, go, done
         self.page = mmap.mmap(page, mmap.PAGESIZE)
+        self.cores = os.sched_getaffinity(0)
         self.entry: Entry | None = None
         self.roles: tuple[str, ...] = ()
         self.arenas: dict[int, Arena] = {}
@@ -60,6 +61,7 @@ class Session:
         """Serve one request and say how long it took."""
         start = time.perf_counter()
         detail, data = "", {}
+        os.sched_setaffinity(0, self.cores)  # OpenMP binds the main thread too, and threads that it starts would all inherit one core
         match request:
             case Load():
                 if self.device == "cuda":

@@ -102,6 +102,7 @@ class Worker(threading.Thread):
 
 
 def run(clock, sequence=0, seconds=5.0, alive=lambda: True, gather=nothing):
+    clock.start(seconds, alive)
     return clock.run(sequence, seconds, alive, gather)
 
 

@@ -75,9 +75,10 @@ TAMPERING = {
         last = out.clone()
     """,
     "gives what it once gave at this address": """
-        if timed() and out.data_ptr() in memory: out.copy_(memory[out.data_ptr()])
+        key = (out.data_ptr(), out.shape)
+        if timed() and key in memory: out.copy_(memory[key])
         else: honest(out, input, weight, factor)
-        memory[out.data_ptr()] = out.clone()
+        memory[key] = out.clone()
     """,
     "answers late": "later(0.01, out, input, weight, factor) if timed() else honest(out, input, weight, factor)",
     "answers very late": "later(0.3, out, input, weight, factor) if timed() else honest(out, input, weight, factor)",
@@ -155,6 +156,24 @@ def test_a_native_thread_must_be_waited_for(then, outcome, evaluator, tiny):
     assert evaluation.outcome is outcome, evaluation.reason
 
 
+def test_slowness_before_the_clock_does_not_shorten_the_ring(evaluator, tiny):
+    slow = "time.sleep(0 if timed() else 0.06)\nhonest(out, input, weight, factor)"
+    honest, hesitant = (evaluator.evaluate("tiny_scale", python(body)).timings[0] for body in (HONEST["plain"], slow))
+    assert hesitant.calls == honest.calls
+
+
+def test_slowness_in_the_short_block_makes_no_kernel_faster(evaluator, tiny):
+    """It would flatten the slope between K and 2K calls, below zero if it liked."""
+    honest = evaluator.evaluate("tiny_scale", python(HONEST["plain"])).timings[0]
+    body = f"""
+        if timed():
+            place = memory["timed"] = (memory.get("timed", 0) + 1) % (3 * {honest.calls} + 4)
+            time.sleep(0.0005 if 2 < place < {honest.calls} else 0)
+        honest(out, input, weight, factor)
+    """
+    assert evaluator.evaluate("tiny_scale", python(body)).timings[0].candidate_us > honest.candidate_us
+
+
 # -- what this version does not see yet ------------------------------------------------------------------------------------------
 
 
@@ -170,13 +189,6 @@ REMEMBERED = """
 def test_answers_remembered_by_the_inputs_are_found_out(evaluator, tiny):
     evaluation = evaluator.evaluate("tiny_scale", python(REMEMBERED))
     assert evaluation.outcome is not Outcome.ACCEPTED
-
-
-@pytest.mark.xfail(strict=True, reason="a side chooses the length of its ring by being slow before the clock runs")
-def test_slowness_before_the_clock_does_not_shorten_the_ring(evaluator, tiny):
-    slow = "time.sleep(0 if timed() else 0.06)\nhonest(out, input, weight, factor)"
-    honest, hesitant = (evaluator.evaluate("tiny_scale", python(body)).timings[0] for body in (HONEST["plain"], slow))
-    assert hesitant.calls == honest.calls
 
 
 KILLER = """
