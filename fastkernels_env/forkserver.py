@@ -47,6 +47,14 @@ def worker_environment(kind: str) -> dict[str, str]:
     """The environment that workers of a device kind start from."""
     if kind != "cpu":
         return tool_environment()
-    # Bound OpenMP threads, and a short spin before they sleep. Where threads may share a core, the scheduler lets them take turns on one
-    # while the other idles, for longer than a block lasts; where they spin, a busy neighbour stalls every parallel region.
-    return tool_environment() | {"OMP_PROC_BIND": "true", "GOMP_SPINCOUNT": "20000"}
+    return tool_environment() | _STEADY
+
+
+_STEADY = {
+    # Where OpenMP threads may share a core, the scheduler lets them take turns on one while the other idles, for longer than a block
+    # lasts; where they spin for long, a busy neighbour stalls every parallel region.
+    "OMP_PROC_BIND": "true", "GOMP_SPINCOUNT": "20000",
+    # glibc returns large blocks to the kernel or keeps them, as each process's history has it: page faults that make the same eager code
+    # two to four times slower in one worker than in another. Servers use an allocator that keeps them.
+    "MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
+}

@@ -124,9 +124,11 @@ class Timing(msgspec.Struct, frozen=True, kw_only=True):
     mode: str = "eager"
     """``graph`` (CUDA graph replay) or ``eager`` (a loop of calls)."""
     calls: int = 0
-    """K of the K/2K slope."""
+    """K: samples come from blocks of K and of 2K calls."""
     candidate_samples_us: list[float] = []
+    """One per round."""
     baseline_samples_us: dict[str, list[float]] = {}
+    """One per round; fewer for a baseline that was left out after the first rounds, being far slower than another."""
 
 
 class BaselineReport(msgspec.Struct, frozen=True, kw_only=True):

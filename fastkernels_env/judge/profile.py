@@ -36,6 +36,9 @@ if TYPE_CHECKING:
     from .session import WorkerSession
 
 BLOCK_SECONDS = 30.0
+OUTCLASSED = 2.0
+"""A trusted side this many times slower than the best of them is timed in the first rounds only: the best counts."""
+_OUTCLASSED_AFTER = 2
 MOST_CONSTANT = 0.5
 """Largest share of the shortest block that can be its constant part."""
 SLOW_CALLS = 2
@@ -63,7 +66,7 @@ class Side:
     def __init__(self, name: str, session: WorkerSession, ring: Ring, verified: bool) -> None:
         self.name, self.session, self.ring = name, session, ring
         self.verify = verified
-        self.seconds: dict[int, list[float]] = {}
+        self.seconds: dict[int, list[float]] = {_SHORT: [], _LONG: [], _LONE: []}
         """Times of the blocks of K and of 2K calls, one each per round, and of the lone call before every one of them."""
         self.samples_us: list[float] = []
         """Time per call, one sample per round."""
@@ -197,18 +200,26 @@ class Profiler:
             side.samples_us = [(short + long - 2 * constant) / (3 * side.calls) * 1e6 for short, long in pairs]
 
     def _rounds(self, sides: list[Side]) -> None:
+        """One round that is not counted, in which caches and clocks settle, then those that are."""
+        self._round(sides, 0)
         for side in sides:
             side.seconds = {_SHORT: [], _LONG: [], _LONE: []}
         start = time.perf_counter()
+        contest = sides
         for number in range(self.plan.rounds):
             if number >= self.plan.least and time.perf_counter() - start > self.plan.seconds:
                 break
-            order = self.sets.shuffle(self.generator)
-            for side in sides if number % 2 == 0 else sides[::-1]:
-                own = order if side.order is None else side.order
-                with _blamed(side):
-                    for sequence in (_SHORT, _LONG):
-                        self._block(side, own, sequence, number)
+            if number == _OUTCLASSED_AFTER:
+                contest = [sides[0], *_in_contention(sides[1:])]
+            self._round(contest, number)
+
+    def _round(self, sides: list[Side], number: int) -> None:
+        order = self.sets.shuffle(self.generator)
+        for side in sides if number % 2 == 0 else sides[::-1]:
+            own = order if side.order is None else side.order
+            with _blamed(side):
+                for sequence in (_SHORT, _LONG):
+                    self._block(side, own, sequence, number)
 
     def _feigned(self, side: Side) -> bool:
         """Whether a side that has a short ring, since it was slow before, was not slow under the clock."""
@@ -274,6 +285,12 @@ class Profiler:
         if bool(_rows_equal(old, actual.expand_as(old)).any()) or bool(_rows_equal(others, actual.expand_as(others)).any()):
             raise TimedFailure(f"a timed call gave {where} the answer that belongs to other inputs", tampered=True)
         raise TimedFailure(f"a timed call was wrong: {where}: {detail}", tampered=False)
+
+
+def _in_contention(sides: Sequence[Side]) -> list[Side]:
+    """Those of the trusted sides that may still be the best."""
+    quickest = [min(side.seconds[_LONG]) / side.calls for side in sides]
+    return [side for side, best in zip(sides, quickest, strict=True) if best <= OUTCLASSED * min(quickest)]
 
 
 def constant_part(sides: Sequence[Side]) -> float:

@@ -143,12 +143,17 @@ class InputSets:
         return Case(self.workload, Regime.REALISTIC, dict(merged), self.task.oracle(merged))
 
     def shuffle(self, generator: torch.Generator) -> torch.Tensor:
-        """A new assignment of sets to slots (int64 ``[2K]``) in which every slot keeps its copy of the weights."""
-        slots, weights = self.geometry.slots, self.geometry.weights
+        """A new assignment of sets to slots (int64 ``[2K]``).
+
+        Every slot keeps its copy of the weights, and the first K slots keep their sets among themselves: sets may differ in the work
+        that they mean, and every block of K calls has to mean the same.
+        """
+        slots, calls, weights = self.geometry.slots, self.geometry.calls, self.geometry.weights
         order = torch.arange(slots)
-        for residue in range(weights):
-            members = torch.arange(residue, slots, weights)
-            order[members] = members[torch.randperm(len(members), generator=generator)]
+        for half in (order[:calls].clone(), order[calls:].clone()):
+            for residue in range(weights):
+                members = half[half % weights == residue]
+                order[members] = members[torch.randperm(len(members), generator=generator)]
         return order.to(self.device.torch_device)
 
 

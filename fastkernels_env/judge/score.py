@@ -22,7 +22,7 @@ class Samples(NamedTuple):
         workload: Name.
         weight: Of its time in the sum.
         candidate: One sample per round.
-        baselines: By baseline, one sample per round.
+        baselines: By baseline, one sample per round; those that are not the best may have fewer.
     """
 
     workload: str
@@ -39,7 +39,8 @@ def best_baseline(baselines: dict[str, Sequence[float]]) -> str:
 def speedup(samples: Sequence[Samples], noise_floor: float, seed: int = 0) -> Speedup:
     """Baseline time over candidate time, both summed over workloads with their counts.
 
-    Per workload the best baseline counts. The interval is a percentile bootstrap over rounds (candidate and baseline of one round
+    Per workload the best baseline counts. Its time is the candidate's median times the median ratio of the two within a round: a host
+    that is slower for a while is so for both. The interval is a percentile bootstrap over rounds (candidate and baseline of one round
     stay together), then widened by `noise_floor`: differences between processes that no number of rounds inside them can see.
 
     Args:
@@ -50,10 +51,11 @@ def speedup(samples: Sequence[Samples], noise_floor: float, seed: int = 0) -> Sp
     rng = np.random.default_rng(seed)
     counts = np.array([max(s.weight, 1) for s in samples], dtype=float)
     pairs = [(np.asarray(s.candidate), np.asarray(s.baselines[best_baseline(s.baselines)])) for s in samples]
-    ratios = np.array([np.median(base) / np.median(cand) for cand, base in pairs])
-    total = _ratio(counts, [np.median(c) for c, _ in pairs], [np.median(b) for _, b in pairs])
+    ratios = np.array([np.median(base / cand) for cand, base in pairs])
+    times = np.array([np.median(cand) for cand, _ in pairs])
+    total = _ratio(counts, times, times * ratios)
     draws = np.array([_resample(rng, cand, base) for cand, base in pairs])  # [workloads, 2, RESAMPLES]
-    resampled = _ratio(counts, draws[:, 0], draws[:, 1])
+    resampled = _ratio(counts, draws[:, 0], draws[:, 0] * draws[:, 1])
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(resampled, [tail, 1 - tail])
     widen = small_sample_factor(min(len(cand) for cand, _ in pairs))
@@ -86,5 +88,6 @@ def _ratio(counts: np.ndarray, candidate: Sequence[float] | np.ndarray, baseline
 
 
 def _resample(rng: np.random.Generator, candidate: np.ndarray, baseline: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Times of the candidate and ratios to them, ``[RESAMPLES]`` each."""
     picks = rng.integers(len(candidate), size=(RESAMPLES, len(candidate)))
-    return np.median(candidate[picks], 1), np.median(baseline[picks], 1)
+    return np.median(candidate[picks], 1), np.median((baseline / candidate)[picks], 1)
