@@ -34,12 +34,13 @@ def main(job: dict[str, object]) -> dict[str, str]:
     import tvm_ffi.cpp  # after the environment: it reads the target there
 
     suffix = "cu" if job["language"] == "cuda" else "cpp"
+    prelude = [str(job["prelude"])] if job["prelude"] else PRELUDE  # the same headers either way: what builds must not depend on a cache
     code = f'#line 1 "submission.{suffix}"\n' + Path(str(job["source"])).read_text()
     try:
         path = tvm_ffi.cpp.build_inline(
             "submission", functions=[str(job["entry"])],
             cpp_sources=code if suffix == "cpp" else None, cuda_sources=code if suffix == "cu" else None,
-            extra_cflags=CPP_FLAGS + (["-include", str(job["prelude"])] if job["prelude"] else []), extra_cuda_cflags=CUDA_FLAGS,
+            extra_cflags=CPP_FLAGS + [flag for header in prelude for flag in ("-include", header)], extra_cuda_cflags=CUDA_FLAGS,
             extra_ldflags=["-fopenmp"], extra_include_paths=[str(INCLUDE)],
             build_directory=str(job["folder"]), output=None if job["link"] else "submission.o",
         )

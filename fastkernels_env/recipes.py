@@ -6,6 +6,7 @@ Values matter: zeros or plain normal inputs let wrong kernels pass and make righ
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 
@@ -22,14 +23,17 @@ class Draw:
         shared_seed: Seeds the structure that every entry of a timing ring has in common.
         regime: How values and structure are drawn.
         device: Torch device on which tensors are made.
+        weights: Parameters and matrices of a draw of the same task and workload, in order, to be used again; if it is empty, those of
+            this draw are put there. Most of a draw's time goes into them, and a timing ring holds few copies.
     """
 
-    def __init__(self, seed: int, shared_seed: int, regime: Regime, device: str) -> None:
+    def __init__(self, seed: int, shared_seed: int, regime: Regime, device: str, weights: list[torch.Tensor] | None = None) -> None:
         self.regime = regime
         self.device = device
         self.generator = torch.Generator(device).manual_seed(seed)
         self.host = torch.Generator("cpu").manual_seed(seed)
         self.shared = torch.Generator("cpu").manual_seed(shared_seed)
+        self._weights, self._used = weights, 0
 
     def normal(self, shape: tuple[int, ...], dtype: torch.dtype, scale: float = 1.0) -> torch.Tensor:
         """Standard normal values times `scale`, of `shape` and `dtype`."""
@@ -53,13 +57,24 @@ class Draw:
 
     def parameter(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
         """A norm's weight: never ones, so that a kernel that ignores it fails. Uniform in [0.70, 1.30]."""
+        return self._weight(lambda: self._parameter(shape, dtype))
+
+    def _parameter(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
         values = torch.rand(shape, generator=self.generator, device=self.device)
         shift = torch.rand(shape, generator=self.generator, device=self.device)
         return values.mul_(0.5).add_(0.75).add_(shift.mul_(0.1).sub_(0.05)).to(dtype)
 
+    def _weight(self, draw: Callable[[], torch.Tensor]) -> torch.Tensor:
+        if self._weights is None:
+            return draw()
+        if self._used == len(self._weights):
+            self._weights.append(draw())
+        self._used += 1
+        return self._weights[self._used - 1]
+
     def matrix(self, shape: tuple[int, ...], dtype: torch.dtype, fan_in: int) -> torch.Tensor:
         """A projection's weight: normal with standard deviation ``1 / sqrt(fan_in)``, so that outputs are of order one."""
-        return self.normal(shape, dtype, 1 / math.sqrt(fan_in))
+        return self._weight(lambda: self.normal(shape, dtype, 1 / math.sqrt(fan_in)))
 
     def lengths(self, count: int, median: float, sigma: float, low: int, high: int) -> torch.Tensor:
         """`count` sequence lengths (int64, on the host): log-normal, clipped to [low, high].

@@ -160,7 +160,8 @@ class Baseline(msgspec.Struct, frozen=True, kw_only=True):
     """A production implementation of the task.
 
     ``file`` is a Python module in the task's ``baselines/`` folder that defines the entry (and perhaps `prepare` and `plan`).
-    ``compile`` wraps that entry in ``torch.compile``. ``requires`` names the import that must succeed.
+    ``compile`` wraps that entry in ``torch.compile``. ``requires`` names the import that must succeed. ``fallback`` names devices on
+    which it takes part only where no other baseline does: plain code that is many times slower than what production runs.
     """
 
     name: str
@@ -168,6 +169,7 @@ class Baseline(msgspec.Struct, frozen=True, kw_only=True):
     devices: tuple[str, ...] = ("cpu", "cuda")
     compile: bool = False
     requires: str = ""
+    fallback: tuple[str, ...] = ()
 
 
 class Mutant(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -266,19 +268,29 @@ class Task(abc.ABC):
         return {path.name: path.read_text() for path in files}
 
     def mutants(self) -> list[Mutant]:
-        """Edits of the seeds that the judge must reject."""
+        """Edits of the seeds that the judge must reject.
+
+        Raises:
+            TaskError: ``mutants.toml`` is malformed; the message says where.
+        """
         path = self.folder / "mutants.toml"
         if not path.exists():
             return []
-        return msgspec.convert(tomllib.loads(path.read_text()).get("mutant", []), list[Mutant])
+        try:
+            return msgspec.convert(tomllib.loads(path.read_text()).get("mutant", []), list[Mutant])
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as error:
+            raise TaskError(f"task {self.folder.name!r}: {path} is no list of mutants: {error}") from error
 
     def mutate(self, mutant: Mutant) -> str:
         """Source of a mutant.
 
         Raises:
-            TaskError: ``find`` does not occur exactly once in the seed.
+            TaskError: There is no such seed, or ``find`` does not occur exactly once in it.
         """
-        source = self.seeds()[mutant.seed]
+        seeds = self.seeds()
+        if mutant.seed not in seeds:
+            raise TaskError(f"mutant {mutant.name!r} of {self.folder.name!r}: there is no seeds/{mutant.seed}, only {', '.join(seeds)}")
+        source = seeds[mutant.seed]
         if source.count(mutant.find) != 1:
             raise TaskError(
                 f"mutant {mutant.name!r} of {self.folder.name!r}: its 'find' text must occur once in seeds/{mutant.seed}, "
@@ -315,7 +327,7 @@ def evaluate_size(expression: str | int, sizes: Mapping[str, int]) -> int:
     """Value of a shape expression such as ``"(q+2*kv)*d"``.
 
     Raises:
-        TaskError: An unknown size or an operator other than ``+ - * //``.
+        TaskError: No expression, an unknown size, an operator other than ``+ - * //``, or a division by zero.
     """
 
     def value(node: ast.expr) -> int:
@@ -328,7 +340,12 @@ def evaluate_size(expression: str | int, sizes: Mapping[str, int]) -> int:
                 return _OPERATORS[type(op)](value(left), value(right))
         raise TaskError(f"cannot evaluate {expression!r}: {ast.unparse(node)!r} is no size of {sorted(sizes)}")
 
-    return expression if isinstance(expression, int) else value(ast.parse(expression, mode="eval").body)
+    if isinstance(expression, int):
+        return expression
+    try:
+        return value(ast.parse(expression, mode="eval").body)
+    except (SyntaxError, ValueError, ZeroDivisionError, RecursionError) as error:
+        raise TaskError(f"cannot evaluate {expression!r} with sizes {dict(sizes)}: {type(error).__name__}: {error}") from error
 
 
 def shape_of(arg: Arg, sizes: Mapping[str, int]) -> tuple[int, ...]:

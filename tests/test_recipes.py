@@ -150,3 +150,17 @@ def test_draws_of_one_ring_share_the_histogram_but_not_the_experts():
     assert torch.equal(first.sort().values, second.sort().values)
     assert not torch.equal(first, second)
     assert not torch.equal(first.sort().values, counts(Regime.REALISTIC, shared=5).sort().values)
+
+
+def test_weights_are_drawn_once_for_draws_that_share_them():
+    kept = []
+    first, second = (Draw(seed, 1, Regime.REALISTIC, "cpu", kept) for seed in (1, 2))
+    shape, dtype = (4, 8), torch.float32
+    drawn = [(d.matrix(shape, dtype, 8), d.activation(shape, dtype), d.parameter((8,), dtype)) for d in (first, second)]
+    assert drawn[0][0] is drawn[1][0]
+    assert drawn[0][2] is drawn[1][2]
+    assert not torch.equal(drawn[0][1], drawn[1][1])
+    assert len(kept) == 2
+    alone = Draw(1, 1, Regime.REALISTIC, "cpu")
+    assert torch.equal(alone.matrix((4, 8), torch.float32, 8), drawn[0][0])
+    assert not torch.equal(alone.matrix((4, 8), torch.float32, 8), drawn[0][0])

@@ -48,7 +48,7 @@ class GqaDecode(Task):
     )
     numerics = msgspec.structs.replace(N1, name="N1, lse 1e-3", outputs={"lse": Gate(1e-3, 1e-3)})
     baselines = (
-        Baseline(name="eager", file="eager.py"),
+        Baseline(name="eager", file="eager.py", fallback=("cuda",)),
         Baseline(name="flashinfer", file="flashinfer.py", devices=("cuda",), requires="flashinfer"),
         Baseline(name="flashinfer_tensor_cores", file="flashinfer_tensor_cores.py", devices=("cuda",), requires="flashinfer"),
     )

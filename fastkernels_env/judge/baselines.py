@@ -6,14 +6,17 @@ import ast
 import importlib.util
 from collections import Counter, OrderedDict
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
+from ..device import Device
 from ..protocol import Load
 from ..task import Baseline, Task
-from ..types import BaselineReport
+from ..types import BaselineReport, Regime
+from .cases import make_case
 from .errors import WorkerDied, WorkerError
 from .host import WorkerHost
 from .session import WorkerSession
+from .verify import case_layout, run_case
 
 LOAD_SECONDS = 180.0
 """FlashInfer builds its kernels just in time; `warm` does so ahead."""
@@ -40,15 +43,19 @@ def load_request(task: Task, baseline: Baseline) -> Load:
     )
 
 
+def _skipped(baseline: Baseline, why: str) -> BaselineReport:
+    return BaselineReport(name=baseline.name, status="skipped", detail=why)
+
+
 class BaselinePool:
     """Workers of the baselines of the tasks that were used last.
 
     Args:
         host: Forks the workers.
-        device: Device kind.
+        device: The judge's device.
     """
 
-    def __init__(self, host: WorkerHost, device: str) -> None:
+    def __init__(self, host: WorkerHost, device: Device) -> None:
         self._host, self._device = host, device
         self._tasks: OrderedDict[str, dict[str, Contestant]] = OrderedDict()
         self._openers = ThreadPoolExecutor(thread_name_prefix="baseline")
@@ -56,8 +63,14 @@ class BaselinePool:
         self._reports: dict[str, dict[str, BaselineReport]] = {}
         self._deaths: Counter[tuple[str, str]] = Counter()
 
-    def prefetch(self, task: Task, compiled: bool = True) -> None:
-        """Start the task's baselines on this device in the background (those that go through torch.compile only if asked)."""
+    def prefetch(self, task: Task, compiled: bool = True, last_resort: bool = False) -> None:
+        """Start the task's baselines on this device in the background.
+
+        Args:
+            task: The task.
+            compiled: Also those that go through torch.compile.
+            last_resort: Also those that are a fallback on this device.
+        """
         name = str(task.folder)
         living = self._tasks.setdefault(name, {})
         reports = self._reports.setdefault(name, {})
@@ -67,11 +80,12 @@ class BaselinePool:
             if baseline.name in living and not living[baseline.name].session.living:
                 living.pop(baseline.name).session.close()  # something killed it since it was last used: start it anew
                 reports.pop(baseline.name)
-            if self._device not in baseline.devices or baseline.name in living:
+            if self._device.kind not in baseline.devices or baseline.name in living:
                 continue
             if baseline.compile and not compiled:
-                skipped = BaselineReport(name=baseline.name, status="skipped", detail="not timed at this effort")
-                reports.setdefault(baseline.name, skipped)
+                reports.setdefault(baseline.name, _skipped(baseline, "not timed at this effort"))
+            elif self._device.kind in baseline.fallback and not last_resort:
+                reports.setdefault(baseline.name, _skipped(baseline, "only timed where no other baseline is available"))
             elif self._is_due(name, reports.get(baseline.name)):
                 reports[baseline.name] = BaselineReport(name=baseline.name, status="used")
                 opening.append(self._openers.submit(self._open, task, baseline, living, reports))
@@ -81,11 +95,17 @@ class BaselinePool:
     def contestants(self, task: Task, compiled: bool = True) -> dict[str, Contestant]:
         """The task's baselines that are up on this device, by name; waits for those that are starting."""
         self.prefetch(task, compiled)
+        self._await(task)
+        living = self._tasks[str(task.folder)]
+        if not living:
+            self.prefetch(task, compiled, last_resort=True)
+            self._await(task)
+        order = [baseline.name for baseline in task.baselines]
+        return {name: living[name] for name in order if name in living}
+
+    def _await(self, task: Task) -> None:
         for future in self._opening.pop(str(task.folder), []):
             future.result()
-        order = [baseline.name for baseline in task.baselines]
-        living = self._tasks[str(task.folder)]
-        return {name: living[name] for name in order if name in living}
 
     def _close_oldest(self) -> None:
         name, living = self._tasks.popitem(last=False)
@@ -124,14 +144,29 @@ class BaselinePool:
             reports[baseline.name] = BaselineReport(name=baseline.name, status="not_available", detail=detail)
             return
         session, request = self._host.spawn(trusted=True), load_request(task, baseline)
+        status: Literal["not_available", "failed"] = "not_available"
         try:
             session.load(request, LOAD_SECONDS)
+            status = "failed"
+            self._call_once(task, session)
         except WorkerError as error:
             session.close()
-            reports[baseline.name] = BaselineReport(name=baseline.name, status="not_available", detail=error.summary)
+            reports[baseline.name] = BaselineReport(name=baseline.name, status=status, detail=error.summary)
             return
         reports[baseline.name] = BaselineReport(name=baseline.name, status="used")
         living[baseline.name] = Contestant(baseline, session, request.has_plan)
+
+    def _call_once(self, task: Task, session: WorkerSession) -> None:
+        """Let a baseline do what it does at a first call (compile, load, tune) while the submission is still being built."""
+        device = self._device
+        case = make_case(task, task.smoke_workload(device.kind), Regime.NORMAL, 0, device.torch_device, oracle=False)
+        arena = device.allocate(case_layout(task, case).size)
+        try:
+            session.attach(arena)
+            run_case(session, arena, device, task, case, LOAD_SECONDS)
+            session.detach()
+        finally:
+            arena.close()
 
     def close(self) -> None:
         """End all workers."""

@@ -51,15 +51,16 @@ def completed(task: Task, workload: Workload, regime: Regime) -> Workload:
 
 
 def make_case(
-    task: Task, workload: Workload, regime: Regime, seed: int, device: str, shared_seed: int | None = None, oracle: bool = True
+    task: Task, workload: Workload, regime: Regime, seed: int, device: str, shared_seed: int | None = None, oracle: bool = True,
+    weights: list[torch.Tensor] | None = None,
 ) -> Case:
-    """Draw inputs and compute the oracle (unless it is not asked for).
+    """Draw inputs and compute the oracle (unless it is not asked for). `weights`: see `Draw`.
 
     Raises:
         JudgeFault: The task's generator or oracle raises or returns something that does not fit its signature.
     """
     workload = completed(task, workload, regime)
-    draw = Draw(seed, seed if shared_seed is None else shared_seed, regime, device)
+    draw = Draw(seed, seed if shared_seed is None else shared_seed, regime, device, weights)
     name = task.folder.name
     try:
         args = task.inputs(workload, draw)

@@ -15,7 +15,7 @@ from ..versions import versions
 from .baselines import BaselinePool, Contestant
 from .host import WorkerHost
 
-NOISE_FLOOR = {"cpu": 0.03, "cuda": 0.004}
+NOISE_FLOOR = {"cpu": 0.03, "cuda": 0.012}
 """Relative difference between two processes that run the same code, which no sampling inside them sees (see docs/measurements)."""
 
 
@@ -34,7 +34,7 @@ class Judge:
         self.device = open_device(device)
         self.cache = HostCache(self.device.info(), versions())
         self.host = WorkerHost(self.device, self.cache.folder, server)
-        self.baselines = BaselinePool(self.host, self.device.kind)
+        self.baselines = BaselinePool(self.host, self.device)
         self.noise_floor = NOISE_FLOOR[self.device.kind]
         self._record = self.cache.load()
 

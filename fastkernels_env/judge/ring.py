@@ -97,14 +97,14 @@ class InputSets:
         self._weights: dict[str, torch.Tensor] = {}
         self.scalars: dict[str, bool | int | float] = {}
         self.cost = Cost(0, 0)
+        copies: list[list[torch.Tensor]] = [[] for _ in range(geometry.weights)]
         for index in range(geometry.slots):
-            self._store(index, self._draw(index))
+            self._store(index, self._draw(index, copies[index % geometry.weights]))
 
-    def _draw(self, index: int) -> Case:
-        seed = derive_seed(self._seed, "set", index)
-        return make_case(
-            self.task, self.workload, Regime.REALISTIC, seed, self.device.torch_device, derive_seed(self._seed, "shared"), oracle=False
-        )
+    def _draw(self, index: int, weights: list[torch.Tensor]) -> Case:
+        own, shared = derive_seed(self._seed, "set", index), derive_seed(self._seed, "shared")
+        where = self.device.torch_device
+        return make_case(self.task, self.workload, Regime.REALISTIC, own, where, shared, oracle=False, weights=weights)
 
     def _store(self, index: int, case: Case) -> None:
         if index == 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import select
 import signal
@@ -38,6 +39,11 @@ from .errors import WorkerDied, WorkerError, WorkerRaised, WorkerTimedOut
 
 if TYPE_CHECKING:
     from .host import WorkerHost
+
+
+_MOST_FIGURES = 256
+_MOST_DETAIL = 500
+"""What is kept of a worker's own statements: they go into the record."""
 
 
 class WorkerSession:
@@ -166,7 +172,8 @@ class WorkerSession:
             self._end()
             raise WorkerRaised(_summary(reply), reply.text, reply.kind)
         assert isinstance(reply, Done)
-        return reply
+        kept = itertools.islice(reply.data.items(), _MOST_FIGURES)
+        return Done(reply.seconds, reply.detail[:_MOST_DETAIL], {name[:_MOST_DETAIL]: figure for name, figure in kept})
 
     def _timeout(self, summary: str) -> WorkerError:
         self._end()

@@ -115,7 +115,7 @@ class Trial:
                 with self.timed(Stage.PROFILE):
                     self._profile(artifact, kernels)
         except WorkerError as error:
-            self.error = error
+            self.error = error.with_traceback(None)  # its frames hold arenas and everything drawn
             self.output = error.detail
         except TimedFailure as failure:
             verified = self.checks.first_failure(Stage.VERIFY) is None
@@ -185,7 +185,8 @@ class Trial:
         plan = [(task.smoke_workload(kind), Regime.NORMAL), *((w, Regime.REALISTIC) for w in public)]
         plan += [(w, Regime.REALISTIC) for w in hidden[:-1]]
         if Regime.SKEWED in task.regimes:
-            plan += [(public[-1], Regime.SKEWED), (hidden[-1], Regime.SKEWED)]
+            largest = max(public, key=lambda workload: workload.sizes.get(task.batch, 0))  # where a skew reaches its extremes
+            plan += [(largest, Regime.SKEWED), (hidden[-1], Regime.SKEWED)]
         if Regime.EMPTY in task.regimes:
             plan += [(public[0], Regime.EMPTY)]
         where = self.judge.device.torch_device

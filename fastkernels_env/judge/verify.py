@@ -54,12 +54,17 @@ class CaseResult(NamedTuple):
         return not (self.wrong or self.poison or self.canary or self.mutated)
 
 
-def poison_(view: torch.Tensor, which: int) -> None:
-    """Fill an output with one of the two poisons."""
+def poison_(view: torch.Tensor, which: int) -> torch.Tensor:
+    """Fill an output with one of the two poisons; returns it."""
     if view.is_floating_point():
-        view.fill_(POISONS[which] if view.dtype is not torch.float16 or which == 0 else 2.0**15)
-    else:
-        view.fill_((INTEGER_POISONS if view.dtype.itemsize >= 4 else SMALL_INTEGER_POISONS)[which])
+        return view.fill_(POISONS[which] if view.dtype is not torch.float16 or which == 0 else 2.0**15)
+    return view.fill_((INTEGER_POISONS if view.dtype.itemsize >= 4 else SMALL_INTEGER_POISONS)[which])
+
+
+def is_poison(view: torch.Tensor) -> bool:
+    """Whether an output holds one of the two poisons and nothing else."""
+    blanks = (poison_(torch.empty_like(view), which) for which in (0, 1))
+    return any(same_bytes(view, blank) for blank in blanks)
 
 
 def fill_canary(memory: torch.Tensor) -> None:
