@@ -94,8 +94,8 @@ class Device(abc.ABC):
     kind: str
     """``cpu`` or ``cuda``."""
     torch_device: str
-    ring_bytes: int
-    """Bytes that the K entries of a timed sequence must exceed: twice the last-level cache."""
+    cache_bytes: int
+    """Last-level cache (L2 on a GPU)."""
     ring_limit: int
     """Most bytes that a ring of 2K entries may take."""
     graph: bool

@@ -114,8 +114,7 @@ class CpuDevice(Device):
     ring_limit = 768 << 20
 
     def __init__(self) -> None:
-        self._cache = _last_level_cache()
-        self.ring_bytes = 2 * self._cache
+        self.cache_bytes = _last_level_cache()
 
     def allocate(self, nbytes: int) -> Arena:
         """A memfd arena."""
@@ -130,7 +129,7 @@ class CpuDevice(Device):
         fields = _cpuinfo()
         return DeviceInfo(
             kind="cpu", name=fields.get("model name", "unknown CPU"), cores=len(os.sched_getaffinity(0)),
-            memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), cache_bytes=self._cache,
+            memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), cache_bytes=self.cache_bytes,
             clocks={"mhz": float(fields["cpu MHz"])} if "cpu MHz" in fields else {},
         )
 

@@ -110,7 +110,7 @@ class CudaDevice(Device):
         except Exception as error:
             raise DeviceError(f"the CUDA device cannot be opened: {error}") from error
         self.torch_device = f"cuda:{self.index}"
-        self.ring_bytes = 2 * self.properties.L2_cache_size
+        self.cache_bytes = self.properties.L2_cache_size
 
     def allocate(self, nbytes: int) -> Arena:
         """A `cuMemCreate` arena.
@@ -132,7 +132,7 @@ class CudaDevice(Device):
         """Name, UUID, memory and L2 sizes, clocks and throttle reasons."""
         return DeviceInfo(
             kind="cuda", name=self.properties.name, uuid=str(self.properties.uuid), cores=self.properties.multi_processor_count,
-            memory_bytes=self.properties.total_memory, cache_bytes=self.properties.L2_cache_size, clocks=_clocks(self.index),
+            memory_bytes=self.properties.total_memory, cache_bytes=self.cache_bytes, clocks=_clocks(self.index),
         )
 
     def published_peaks(self) -> Peaks | None:

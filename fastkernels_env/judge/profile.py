@@ -53,11 +53,13 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         rounds: Rounds, if time allows.
         least: Rounds below which no time limit stops the measurement.
         seconds: Budget of one workload.
+        caches: The K calls of a block touch this many times the last-level cache.
     """
 
     rounds: int
     least: int
     seconds: float
+    caches: float = 2.0
 
 
 class Side:

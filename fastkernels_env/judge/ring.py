@@ -55,17 +55,18 @@ class Geometry(NamedTuple):
         return (self.slots + 1) * self.stride + self.weights * self.weight_stride
 
 
-def plan_ring(task: Task, workload: Workload, cost: Cost, peaks: Peaks, device: Device) -> Geometry:
-    """Choose K so that K entries exceed twice the cache and take long enough for the clock, within the memory limit."""
+def plan_ring(task: Task, workload: Workload, cost: Cost, peaks: Peaks, device: Device, caches: float = 2.0) -> Geometry:
+    """Choose K so that K entries exceed `caches` times the cache and take long enough for the clock, within the memory limit."""
+    ring_bytes = caches * device.cache_bytes
     entry, stride = _block(task, workload, weights=False)
     weight_layout, weight_stride = _block(task, workload, weights=True)
     flops = peaks.flops_per_s.get(workload.dtype, max(peaks.flops_per_s.values(), default=1e12))
     call_seconds = max(cost.bytes / peaks.copy_bytes_per_s, cost.flops / flops, 1e-6)
-    by_cache = math.ceil(device.ring_bytes / max(cost.bytes, 1))
+    by_cache = math.ceil(ring_bytes / max(cost.bytes, 1))
     by_clock = math.ceil(device.target_seconds / call_seconds)
     by_memory = device.ring_limit // (2 * stride)
     calls = max(min(max(by_cache, by_clock, MIN_CALLS), MAX_CALLS, by_memory), 2)
-    weights = min(math.ceil(device.ring_bytes / max(weight_stride, 1)) + 1, max(calls // 2, 1)) if weight_layout else 1
+    weights = min(math.ceil(ring_bytes / max(weight_stride, 1)) + 1, max(calls // 2, 1)) if weight_layout else 1
     return Geometry(calls, weights, entry, stride, weight_layout, weight_stride)
 
 

@@ -55,7 +55,7 @@ def measure(
     """Time a candidate against the task's baselines on one workload.
 
     A baseline that fails is dropped (and reported) and the workload is measured again without it. `sets` is what `draw_sets` gives for
-    the same workload and seed, if it was called ahead.
+    the same workload, seed and plan, if it was called ahead.
 
     Raises:
         JudgeFault: No baseline is left.
@@ -63,7 +63,7 @@ def measure(
         TimedFailure: A timed output of the candidate was wrong.
     """
     device = judge.device
-    sets = sets or draw_sets(judge, task, workload, seed)
+    sets = sets or draw_sets(judge, task, workload, seed, plan)
     profiler = Profiler(device, sets, plan, derive_seed(seed, "profile", workload.name))
     arenas: list[Arena] = []
     try:
@@ -87,12 +87,12 @@ def measure(
     return _summarise(judge, workload, sets.cost, sides)
 
 
-def draw_sets(judge: Judge, task: Task, workload: Workload, seed: int) -> InputSets:
+def draw_sets(judge: Judge, task: Task, workload: Workload, seed: int, plan: Plan) -> InputSets:
     """The input sets on which `measure` times a workload."""
     where = judge.device.torch_device
     full = completed(task, workload, Regime.REALISTIC)
     probe = make_case(task, workload, Regime.REALISTIC, derive_seed(seed, workload.name), where, oracle=False)
-    geometry = plan_ring(task, full, task.cost(full, probe.args), judge.peaks, judge.device)
+    geometry = plan_ring(task, full, task.cost(full, probe.args), judge.peaks, judge.device, plan.caches)
     return InputSets(task, workload, geometry, derive_seed(seed, workload.name), judge.device)
 
 

@@ -90,8 +90,8 @@ class Trial:
             JudgeFault: The task's generator or oracle is broken.
         """
         self._cases = self._draw_cases()
-        first = self._public_workloads()[0]
-        self._sets[first.name] = draw_sets(self.judge, self.task, first, derive_seed(self.seed, "ring"))
+        first, plan = self._public_workloads()[0], self.effort.plan(self.judge.device.kind)
+        self._sets[first.name] = draw_sets(self.judge, self.task, first, derive_seed(self.seed, "ring"), plan)
 
     def run(self, artifact: Artifact, kernels: tuple[str, ...]) -> None:
         """Take a built submission through every stage that it reaches; a `WorkerError` ends it and is kept.
