@@ -57,14 +57,15 @@ class Draw:
 
     def parameter(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
         """A norm's weight: never ones, so that a kernel that ignores it fails. Uniform in [0.70, 1.30]."""
-        return self._weight(lambda: self._parameter(shape, dtype))
+        return self.weight(lambda: self._parameter(shape, dtype))
 
     def _parameter(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
         values = torch.rand(shape, generator=self.generator, device=self.device)
         shift = torch.rand(shape, generator=self.generator, device=self.device)
         return values.mul_(0.5).add_(0.75).add_(shift.mul_(0.1).sub_(0.05)).to(dtype)
 
-    def _weight(self, draw: Callable[[], torch.Tensor]) -> torch.Tensor:
+    def weight(self, draw: Callable[[], torch.Tensor]) -> torch.Tensor:
+        """A weight of the task's own making: `draw` is called once for all draws that share their weights."""
         if self._weights is None:
             return draw()
         if self._used == len(self._weights):
@@ -74,7 +75,7 @@ class Draw:
 
     def matrix(self, shape: tuple[int, ...], dtype: torch.dtype, fan_in: int) -> torch.Tensor:
         """A projection's weight: normal with standard deviation ``1 / sqrt(fan_in)``, so that outputs are of order one."""
-        return self._weight(lambda: self.normal(shape, dtype, 1 / math.sqrt(fan_in)))
+        return self.weight(lambda: self.normal(shape, dtype, 1 / math.sqrt(fan_in)))
 
     def lengths(self, count: int, median: float, sigma: float, low: int, high: int) -> torch.Tensor:
         """`count` sequence lengths (int64, on the host): log-normal, clipped to [low, high].

@@ -67,7 +67,7 @@ class Rope(Task):
             "query": draw.activation((sizes["T"], sizes["q"] * head_size), dtype),
             "key": draw.activation((sizes["T"], sizes["kv"] * head_size), dtype),
             "head_size": head_size,
-            "cos_sin_cache": _cache(draw, sizes["P"], head_size, params.get("theta", 10000.0)),
+            "cos_sin_cache": draw.weight(lambda: _cache(draw, sizes["P"], head_size, params.get("theta", 10000.0))),
             "is_neox": bool(params.get("neox", 1)),
         }
 

@@ -115,7 +115,7 @@ class Profiler:
         self.secret = torch.Generator().manual_seed(secrets.randbits(62))
 
     def open_side(self, name: str, session: WorkerSession, arena: Arena, *, verified: bool, replans: bool) -> Side:
-        """Bind a worker to a ring, run every slot once (untimed), verify what it wrote, arm the timed sequences.
+        """Bind a worker to a ring; if it is verified, run every slot once (untimed) and check what it wrote; arm the timed sequences.
 
         Args:
             name: Shown in errors.
@@ -148,10 +148,11 @@ class Profiler:
         self._rehearse(side, order)
 
     def _rehearse(self, side: Side, order: torch.Tensor) -> None:
-        """Run every call of a side once, untimed; verify what was written; arm the timed sequences."""
-        self._refill(side, order, 2 * side.calls, 0)  # in-place operations have consumed their inputs
-        side.session.run([*range(2 * side.calls), self.sets.geometry.slots], BLOCK_SECONDS)
-        self._check(side, order, 2 * side.calls, side.ring.snapshot(2 * side.calls))
+        """Run every call of a side that is verified once, untimed, and check what it wrote; arm the timed sequences."""
+        if side.verify:
+            self._refill(side, order, 2 * side.calls, 0)  # in-place operations have consumed their inputs
+            side.session.run([*range(2 * side.calls), self.sets.geometry.slots], BLOCK_SECONDS)
+            self._check(side, order, 2 * side.calls, side.ring.snapshot(2 * side.calls))
         self._arm(side)
 
     def _refill(self, side: Side, order: torch.Tensor, count: int, poison: int) -> None:
@@ -202,8 +203,8 @@ class Profiler:
             side.samples_us = [(short + long - 2 * constant) / (3 * side.calls) * 1e6 for short, long in pairs]
 
     def _rounds(self, sides: list[Side]) -> None:
-        """One round that is not counted, in which caches and clocks settle, then those that are."""
-        self._round(sides, 0)
+        """Short blocks that are not counted, in which caches and clocks settle, then the rounds that are."""
+        self._round(sides, 0, (_SHORT,))
         for side in sides:
             side.seconds = {_SHORT: [], _LONG: [], _LONE: []}
         start = time.perf_counter()
@@ -215,12 +216,12 @@ class Profiler:
                 contest = [sides[0], *_in_contention(sides[1:])]
             self._round(contest, number)
 
-    def _round(self, sides: list[Side], number: int) -> None:
+    def _round(self, sides: list[Side], number: int, sequences: tuple[int, ...] = (_SHORT, _LONG)) -> None:
         order = self.sets.shuffle(self.generator)
         for side in sides if number % 2 == 0 else sides[::-1]:
             own = order if side.order is None else side.order
             with _blamed(side):
-                for sequence in (_SHORT, _LONG):
+                for sequence in sequences:
                     self._block(side, own, sequence, number)
 
     def _feigned(self, side: Side) -> bool:
