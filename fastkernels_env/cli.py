@@ -8,14 +8,11 @@ imported inside the commands, so that help and bad arguments answer at once.
 from __future__ import annotations
 
 import contextlib
-import difflib
 import enum
 import json
 import os
 import signal
-import stat
 import sys
-import time
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,19 +21,30 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from ._arguments import check_log, check_task, load, load_reward, read_text, resolve_device
+from ._terminal import (
+    ACCEPTED,
+    BROKEN_PIPE,
+    FAULT,
+    NAME,
+    OTHER,
+    UNUSABLE,
+    Problem,
+    ReaderGone,
+    StatusLine,
+    display,
+    make_console,
+    tell,
+    write,
+)
+
 if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
+    from rich.console import RenderableType
 
     from .evaluator import Evaluator
     from .reward import Preset
-    from .task import Task
     from .types import Evaluation, Reward
 
-NAME = "fastkernels-env"
-ACCEPTED, OTHER, UNUSABLE, FAULT = range(4)
-_BROKEN_PIPE = 128 + signal.SIGPIPE
-_MOST_BYTES = 64 << 20
-"""Longest file that is read: far more than is judged, and an end to devices that have none."""
 _ClickError: type[Exception] = typer.BadParameter.__mro__[2]  # typer brings its own click, or uses the installed one
 
 app = typer.Typer(
@@ -66,14 +74,6 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 TaskArgument = Annotated[str, typer.Argument(help="Name of a task; see the command list.", metavar="TASK")]
 
 
-class Problem(Exception):
-    """Ends the program: a sentence for standard error, and the exit status."""
-
-    def __init__(self, message: str, status: int = UNUSABLE) -> None:
-        super().__init__(message)
-        self.status = status
-
-
 # -- commands ------------------------------------------------------------------------------------------------------------------
 
 
@@ -82,9 +82,9 @@ def _root(context: typer.Context, version: Annotated[bool, typer.Option("--versi
     if version:
         from importlib import metadata
 
-        _write(f"{NAME} {metadata.version(NAME)}\n")
+        write(f"{NAME} {metadata.version(NAME)}\n")
     elif context.invoked_subcommand is None:
-        _write(f"{context.get_help()}\n")
+        write(f"{context.get_help()}\n")
 
 
 @app.command("list")
@@ -98,7 +98,7 @@ def list_tasks(as_json: JsonOption = False) -> int:
     broken: list[str] = []
     for name in task_folders():
         try:
-            task = _load(name)
+            task = load(name)
             devices = [device for device in ("cpu", "cuda") if task.workloads(device)]
         except (Problem, TaskError) as problem:
             broken.append(str(problem))
@@ -106,9 +106,9 @@ def list_tasks(as_json: JsonOption = False) -> int:
         facts = {"level": task.level, "category": task.category, "devices": devices, "summary": task.summary}
         rows.append({"name": name, "id": env_id(name), **facts})
     if as_json:
-        _write(json.dumps(rows, indent=2) + "\n")
+        write(json.dumps(rows, indent=2) + "\n")
     else:
-        _print(_task_table(rows))
+        display(_task_table(rows))
     if broken:
         raise Problem("; ".join(broken), FAULT)
     return ACCEPTED
@@ -117,17 +117,17 @@ def list_tasks(as_json: JsonOption = False) -> int:
 @app.command()
 def show(task: TaskArgument, device: DeviceOption = Device.AUTO) -> int:
     """Print the prompt of a task as a model gets it (standard output), its seeds and baselines (standard error)."""
-    _check_task(task)
-    kind = _resolve(device)
-    loaded = _load(task)
+    check_task(task)
+    kind = resolve_device(device.value)
+    loaded = load(task)
     if not loaded.workloads(kind):
         raise Problem(f"the task {task!r} has no public workload for device {kind!r}; try the other --device")
     from .prompt import build_prompt
 
-    _write(build_prompt(loaded, kind))
-    _tell(f"\nSeeds, in {loaded.folder / 'seeds'}: {', '.join(loaded.seeds())}")
+    write(build_prompt(loaded, kind))
+    tell(f"\nSeeds, in {loaded.folder / 'seeds'}: {', '.join(loaded.seeds())}")
     baselines = [b for b in loaded.baselines if kind in b.devices]
-    _tell(f"Baselines on {kind}: " + ", ".join(f"{b.name} ({b.requires})" if b.requires else b.name for b in baselines))
+    tell(f"Baselines on {kind}: " + ", ".join(f"{b.name} ({b.requires})" if b.requires else b.name for b in baselines))
     return ACCEPTED
 
 
@@ -143,12 +143,12 @@ def evaluate(
     as_json: JsonOption = False,
 ) -> int:
     """Judge a submission: build, verify, time it and say what it is worth."""
-    _check_task(task)
-    text = _read(file)
-    kind = _resolve(device)
-    scorer = _Keeper(_load_preset(reward))
+    check_task(task)
+    text = read_text(file)
+    kind = resolve_device(device.value)
+    scorer = _Keeper(load_reward(reward))
     if log is not None:
-        _check_log(log)
+        check_log(log)
     from .log import LogError
     from .task import TaskError
 
@@ -177,34 +177,34 @@ def warm(
     from .registry import task_folders
 
     for name in tasks or ():
-        _check_task(name)
-    kind = _resolve(device)
+        check_task(name)
+    kind = resolve_device(device.value)
     names = tasks or list(task_folders())
     with _narrated(kind, None) as (evaluator, status):
         status.say("opening the device")
-        loaded = [_load(name) for name in names]
+        loaded = [load(name) for name in names]
         from . import warm as warming
 
         results = warming.warm(evaluator.open(), loaded, force=force, progress=status.say)
         status.end()
-        _print(warming.warm_table(results, kind))
+        display(warming.warm_table(results, kind))
     statuses = {result.status for result in results}
     for result in results:
         if result.status == "fault":
-            _tell(f"{NAME}: {result.detail}")
+            tell(f"{NAME}: {result.detail}")
     return FAULT if "fault" in statuses else OTHER if "failed" in statuses else ACCEPTED
 
 
 @app.command()
 def demo(device: DeviceOption = Device.AUTO) -> int:
     """Judge good, slow, wrong and cheating kernels for moe_gemm on this machine and show what becomes of each."""
-    kind = _resolve(device)
+    kind = resolve_device(device.value)
     from .demo import run_demo
     from .evaluator import Evaluator
     from .types import Outcome
 
     with Evaluator(kind) as evaluator:
-        shown = run_demo(evaluator, _console())
+        shown = run_demo(evaluator, make_console())
     if all(entry.as_expected for entry in shown):
         return ACCEPTED
     return FAULT if any(entry.evaluation.outcome is Outcome.FAULT for entry in shown) else OTHER
@@ -217,95 +217,10 @@ def doctor(as_json: JsonOption = False) -> int:
 
     report = examine()
     if as_json:
-        _write(json.dumps(report, indent=2) + "\n")
+        write(json.dumps(report, indent=2) + "\n")
     else:
-        _print(render(report))
+        display(render(report))
     return ACCEPTED if report["can_time"] else OTHER
-
-
-# -- arguments -----------------------------------------------------------------------------------------------------------------
-
-
-def _check_task(name: str) -> None:
-    """Whether there is such a task, without importing it."""
-    from .registry import task_folders
-
-    known = task_folders()
-    if name not in known:
-        close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-        hint = f"did you mean {' or '.join(close)}?" if close else f"known are: {', '.join(known)}"
-        raise Problem(f"there is no task {name!r}; {hint}")
-
-
-def _load(name: str) -> Task:
-    from .registry import load_task
-    from .task import TaskError
-
-    try:
-        return load_task(name)
-    except TaskError as error:
-        raise Problem(str(error), FAULT) from error
-
-
-def _resolve(device: Device) -> str:
-    from .device import DeviceError, resolve
-
-    try:
-        return resolve(device.value)
-    except DeviceError as error:
-        raise Problem(str(error)) from error
-
-
-def _load_preset(name: str) -> Preset:
-    from .reward import PresetError, load_preset
-
-    try:
-        return load_preset(name)
-    except PresetError as error:
-        raise Problem(str(error)) from error
-
-
-def _read(name: str) -> str:
-    """The text of a file, or of standard input."""
-    what, wanted = "standard input" if name == "-" else name, "name a file with a reply or source code, or - for standard input"
-    try:
-        if name == "-":
-            data = _read_standard_input()
-        else:
-            with open(name, "rb") as file:
-                data = file.read(_MOST_BYTES + 1)
-    except IsADirectoryError as error:
-        raise Problem(f"{name} is a folder; {wanted}") from error
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise Problem(f"{what} cannot be read ({reason}); {wanted}") from error
-    if len(data) > _MOST_BYTES:
-        raise Problem(f"{what} has more than {_MOST_BYTES >> 20} MiB; a submission is source code, of at most 65,536 characters")
-    try:
-        return data.decode()
-    except UnicodeDecodeError as error:
-        raise Problem(f"{what} is not UTF-8 text (byte {error.start}); a submission is source code, not a binary") from error
-
-
-def _read_standard_input() -> bytes:
-    if sys.stdin is None:
-        raise Problem("standard input is closed; name a file instead of -")
-    if sys.stdin.isatty():
-        _tell(f"{NAME}: type or paste the submission, then press Ctrl-D")
-    return sys.stdin.buffer.read(_MOST_BYTES + 1)
-
-
-def _check_log(path: Path) -> None:
-    """Whether a log can be appended to, before an evaluation is spent on it."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if not path.exists() or stat.S_ISREG(path.stat().st_mode):
-            os.close(os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666))
-        elif path.is_dir():
-            raise IsADirectoryError(0, "it is a folder")
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise Problem(f"the log {path} cannot be written ({reason}); name another file") from error
 
 
 # -- evaluation ----------------------------------------------------------------------------------------------------------------
@@ -341,11 +256,11 @@ def _show_evaluation(evaluation: Evaluation, reward: Reward, as_json: bool) -> N
     from .report import evaluation_json, plain_report, render_evaluation
 
     if as_json:
-        _write(json.dumps(evaluation_json(evaluation, reward), allow_nan=False) + "\n")
+        write(json.dumps(evaluation_json(evaluation, reward), allow_nan=False) + "\n")
     elif sys.stdout is not None and sys.stdout.isatty():
-        _print(render_evaluation(evaluation, reward))
+        display(render_evaluation(evaluation, reward))
     else:
-        _write(plain_report(evaluation, reward) + "\n")
+        write(plain_report(evaluation, reward) + "\n")
 
 
 def _status(evaluation: Evaluation, scorer: _Keeper, unlogged: str) -> int:
@@ -359,101 +274,16 @@ def _status(evaluation: Evaluation, scorer: _Keeper, unlogged: str) -> int:
     return ACCEPTED if evaluation.outcome is Outcome.ACCEPTED else OTHER
 
 
-class _Status:
-    """A line on standard error that says what is going on and for how long; nothing where that is no terminal."""
-
-    def __init__(self, evaluator: Evaluator) -> None:
-        from rich.console import Console
-        from rich.live import Live
-        from rich.spinner import Spinner
-
-        self._evaluator = evaluator
-        self._text, self._start, self._spinner = "", time.monotonic(), Spinner("dots")
-        self._live = Live(
-            console=Console(stderr=True), get_renderable=self._line, refresh_per_second=8, transient=True,
-            redirect_stdout=False, redirect_stderr=False,
-        )
-
-    def say(self, text: str) -> None:
-        """Show a text, and behind it the stage of the evaluation under way."""
-        self._text = text
-        if sys.stderr is not None and sys.stderr.isatty():
-            self._live.start()
-
-    def end(self) -> None:
-        """Remove the line: before anything else is printed."""
-        self._live.stop()
-
-    def _line(self) -> RenderableType:
-        from rich.text import Text
-
-        stage = f": {self._evaluator.stage.value}" if self._evaluator.stage else ""
-        self._spinner.text = Text(f"{self._text}{stage}  {time.monotonic() - self._start:.0f} s")
-        return self._spinner
-
-
 @contextlib.contextmanager
-def _narrated(kind: str, log: Path | None) -> Iterator[tuple[Evaluator, _Status]]:
+def _narrated(kind: str, log: Path | None) -> Iterator[tuple[Evaluator, StatusLine]]:
     from .evaluator import Evaluator
 
     with Evaluator(kind, log=log) as evaluator:
-        status = _Status(evaluator)
+        status = StatusLine(evaluator)
         try:
             yield evaluator, status
         finally:
             status.end()
-
-
-# -- output --------------------------------------------------------------------------------------------------------------------
-
-
-class _ReaderGone(Exception):
-    """Whoever read standard output has closed it."""
-
-
-def _write(text: str) -> None:
-    """Write to standard output at once, so that what goes wrong is seen here."""
-    try:
-        if sys.stdout is None:
-            raise OSError(0, "it is closed")
-        sys.stdout.write(text)
-        sys.stdout.flush()
-    except BrokenPipeError as error:
-        _drop_output()
-        raise _ReaderGone from error
-    except (OSError, ValueError) as error:
-        _drop_output()
-        reason = getattr(error, "strerror", None) or error
-        raise Problem(f"the result cannot be written to standard output: {reason}", FAULT) from error
-
-
-def _drop_output() -> None:
-    """Let what is still buffered go nowhere: the interpreter flushes it at exit and would complain."""
-    with contextlib.suppress(OSError, ValueError, AttributeError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _console() -> Console:
-    from rich.console import Console
-
-    from .report import WIDTH
-
-    terminal = sys.stdout is not None and sys.stdout.isatty()
-    return Console(width=None if terminal else WIDTH, highlight=False)
-
-
-def _print(renderable: RenderableType) -> None:
-    console = _console()
-    with console.capture() as capture:
-        console.print(renderable)
-    lines = capture.get().splitlines()
-    _write("".join(f"{line if console.is_terminal else line.rstrip()}\n" for line in lines))
-
-
-def _tell(text: str) -> None:
-    """A line on standard error."""
-    with contextlib.suppress(OSError, ValueError, AttributeError):
-        print(text, file=sys.stderr, flush=True)
 
 
 def _task_table(rows: list[dict[str, object]]) -> RenderableType:
@@ -494,19 +324,19 @@ def run(arguments: list[str] | None = None) -> int:
     try:
         status = _run(arguments)
     except Problem as problem:
-        _tell(f"{NAME}: {problem}")
+        tell(f"{NAME}: {problem}")
         return problem.status
-    except _ReaderGone:
-        return _BROKEN_PIPE
+    except ReaderGone:
+        return BROKEN_PIPE
     except (KeyboardInterrupt, typer.Abort):
         status = 0
     except Exception as error:
         if os.environ.get("FASTKERNELS_TRACEBACK"):
             traceback.print_exc()
-        _tell(f"{NAME}: a fault of this program: {type(error).__name__}: {error}; set FASTKERNELS_TRACEBACK=1 to see where")
+        tell(f"{NAME}: a fault of this program: {type(error).__name__}: {error}; set FASTKERNELS_TRACEBACK=1 to see where")
         return FAULT
     if _signals:
-        _tell(f"{NAME}: interrupted")
+        tell(f"{NAME}: interrupted")
         return 128 + _signals[0]
     return status
 

@@ -323,10 +323,11 @@ def _head_start(task: str, text: str, device: str) -> Iterator[Build | None]:
     if outline is not None:
         with contextlib.suppress(RejectedError):
             submission = extract(text, outline, device)
-    if submission is None or submission.language is Language.PYTHON or _is_foreign(submission, device):
-        yield None
-        return
-    with Build(submission) as build:
+    build = None
+    if submission is not None and submission.language is not Language.PYTHON and not _is_foreign(submission, device):
+        with contextlib.suppress(OSError):  # a full disk: it is met again, and recorded, where the build is part of the evaluation
+            build = Build(submission)
+    with build or contextlib.nullcontext():
         yield build
 
 

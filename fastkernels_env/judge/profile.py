@@ -6,8 +6,7 @@ being slow in the short block only makes it flatter, and it triples the noise of
 sides, and every second that the candidate spends counts: its time per call is ``(t(K) + t(2K) - 2c) / 3K``. Right before each block the
 worker makes two lone calls in a spare slot: the first wakes it, the second is timed.
 
-Before every block the ring is refilled (see `ring`); after it the outputs are copied to private memory. An output that is bit-identical
-to one already verified for the same inputs is right; any other is compared with the oracle.
+Before every block the ring is refilled (see `ring`); after it the outputs are copied to private memory and verified (see `answers`).
 
 Metadata moves with its input set, so a submission that plans does so again before every block. A baseline that plans is trusted: it keeps
 one assignment of sets to slots and plans once.
@@ -27,10 +26,11 @@ import msgspec
 import torch
 
 from ..device import Arena, Device
+from .answers import Answers, TimedFailure
 from .cases import derive_seed
 from .errors import WorkerError
 from .ring import InputSets, Ring
-from .verify import POISONS, compare_output, is_poison
+from .verify import POISONS
 
 if TYPE_CHECKING:
     from .session import WorkerSession
@@ -67,7 +67,6 @@ class Side:
 
     def __init__(self, name: str, session: WorkerSession, ring: Ring, verified: bool) -> None:
         self.name, self.session, self.ring = name, session, ring
-        self.verify = verified
         self.seconds: dict[int, list[float]] = {_SHORT: [], _LONG: [], _LONE: []}
         """Times of the blocks of K and of 2K calls, one each per round, and of the lone call before every one of them."""
         self.samples_us: list[float] = []
@@ -78,17 +77,7 @@ class Side:
         self.replans = False
         self.order: torch.Tensor | None = None
         """The assignment of sets to slots that a planning baseline keeps."""
-        self.known: dict[str, torch.Tensor] = {}
-        """Verified outputs by name, ``[P, ...]`` by input set; valid where `seen`."""
-        self.seen = torch.zeros(ring.sets.geometry.slots, dtype=torch.bool, device=ring.arena.view.device)
-
-
-class TimedFailure(Exception):
-    """A timed output was wrong. `tampered` says that the evidence cannot be an honest mistake."""
-
-    def __init__(self, detail: str, tampered: bool) -> None:
-        super().__init__(detail)
-        self.detail, self.tampered = detail, tampered
+        self.answers = Answers(ring.sets) if verified else None
 
 
 class SideError(Exception):
@@ -142,17 +131,17 @@ class Profiler:
         order = self.sets.shuffle(self.generator)
         self._refill(side, order, slots, 0)
         side.setup_us = session.setup(range(slots + 1), BLOCK_SECONDS)
-        side.order = order if side.replans and not side.verify else None
+        side.order = order if side.replans and side.answers is None else None
         session.run([0], BLOCK_SECONDS)
         side.calls = self._fitting(self._estimate(session, slots))
         self._rehearse(side, order)
 
     def _rehearse(self, side: Side, order: torch.Tensor) -> None:
         """Run every call of a side that is verified once, untimed, and check what it wrote; arm the timed sequences."""
-        if side.verify:
+        if side.answers is not None:
             self._refill(side, order, 2 * side.calls, 0)  # in-place operations have consumed their inputs
             side.session.run([*range(2 * side.calls), self.sets.geometry.slots], BLOCK_SECONDS)
-            self._check(side, order, 2 * side.calls, side.ring.snapshot(2 * side.calls))
+            side.answers.check(order, side.ring.snapshot(2 * side.calls))
         self._arm(side)
 
     def _refill(self, side: Side, order: torch.Tensor, count: int, poison: int) -> None:
@@ -253,41 +242,10 @@ class Profiler:
         snapshot = side.ring.snapshot(count)
         if not torch.equal(words, side.ring.gather(positions)):
             raise TimedFailure("outputs changed after the worker had said that it was done", tampered=True)
-        self._check(side, order, count, snapshot)
+        if side.answers is not None:
+            side.answers.check(order, snapshot)
         side.seconds[_LONE].append(times[1])
         side.seconds[sequence].append(times[2])
-
-    def _check(self, side: Side, order: torch.Tensor, count: int, snapshot: dict[str, torch.Tensor]) -> None:
-        """Compare a block's outputs with what is known to be right, else with the oracle."""
-        if not side.verify:
-            return
-        doubtful = ~side.seen[order[:count]]
-        for name, copies in snapshot.items():
-            if name not in side.known:
-                side.known[name] = torch.empty((len(side.seen), *copies.shape[1:]), dtype=copies.dtype, device=copies.device)
-            doubtful |= ~_known(copies, side.known[name], order[:count])
-        for slot in doubtful.nonzero().flatten().tolist():
-            self._verify(side, int(order[slot]), slot, snapshot)
-
-    def _verify(self, side: Side, index: int, slot: int, snapshot: dict[str, torch.Tensor]) -> None:
-        case = self.sets.case(index)
-        for name, copies in snapshot.items():
-            result = compare_output(self.sets.task, case, name, copies[slot])
-            if not result.ok:
-                self._fail(side, name, slot, copies, result.describe())
-            side.known[name][index] = copies[slot]
-        side.seen[index] = True
-
-    def _fail(self, side: Side, name: str, slot: int, copies: torch.Tensor, detail: str) -> None:
-        """A wrong timed output is a lie if it is the answer to other inputs or if nothing was written; else it is an honest error."""
-        where, actual = f"{name} of {self.sets.workload.name}", copies[slot]
-        old = side.known[name][side.seen]
-        others = torch.cat([copies[:slot], copies[slot + 1 :]])
-        if is_poison(actual) or bool(torch.isnan(actual).all()):
-            raise TimedFailure(f"a timed call wrote nothing to {where}", tampered=True)
-        if bool(_rows_equal(old, actual.expand_as(old)).any()) or bool(_rows_equal(others, actual.expand_as(others)).any()):
-            raise TimedFailure(f"a timed call gave {where} the answer that belongs to other inputs", tampered=True)
-        raise TimedFailure(f"a timed call was wrong: {where}: {detail}", tampered=False)
 
 
 def _in_contention(sides: Sequence[Side]) -> list[Side]:
@@ -317,22 +275,3 @@ def _blamed(side: Side) -> Iterator[None]:
         yield
     except WorkerError as error:
         raise SideError(side.name, error) from error
-
-
-def _known(copies: torch.Tensor, known: torch.Tensor, order: torch.Tensor) -> torch.Tensor:
-    """For each slot, whether its output is bit-identical to the one stored for its input set."""
-    if copies.is_cuda:
-        return _rows_equal(copies, known[order])
-    pairs = zip(_bits(copies), order.tolist(), strict=True)
-    stored = _bits(known)
-    return torch.tensor([torch.equal(row, stored[index]) for row, index in pairs])
-
-
-def _rows_equal(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """For each index of dimension 0, whether all bytes are equal (NaN equals NaN)."""
-    same = _bits(a) == _bits(b)
-    return same.reshape(a.shape[0], math.prod(a.shape[1:])).all(1)  # not -1: there may be no rows
-
-
-def _bits(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.contiguous().view({1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[tensor.dtype.itemsize])

@@ -16,11 +16,11 @@ from ..device import Arena
 from ..protocol import Load
 from ..task import Task, Workload
 from ..types import Artifact, Language, Regime, Speedup, Stage, Timing
+from .answers import TimedFailure
 from .cases import Case, derive_seed, make_case
 from .effort import Effort
 from .errors import CompileError, WorkerError, WorkerRaised
 from .layout import plan_layout
-from .profile import TimedFailure
 from .ring import InputSets
 from .score import speedup
 from .timing import Entrant, draw_sets, measure

@@ -1,0 +1,104 @@
+"""The command line's arguments: what they name is found and read, or one sentence says why not."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import stat
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ._terminal import FAULT, NAME, Problem, tell
+
+if TYPE_CHECKING:
+    from .reward import Preset
+    from .task import Task
+
+_MOST_BYTES = 64 << 20
+"""Longest file that is read: far more than is judged, and an end to devices that have none."""
+
+
+def check_task(name: str) -> None:
+    """Whether there is such a task, without importing it."""
+    from .registry import task_folders
+
+    known = task_folders()
+    if name not in known:
+        close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+        hint = f"did you mean {' or '.join(close)}?" if close else f"known are: {', '.join(known)}"
+        raise Problem(f"there is no task {name!r}; {hint}")
+
+
+def load(name: str) -> Task:
+    """A task; one that cannot be used is a fault."""
+    from .registry import load_task
+    from .task import TaskError
+
+    try:
+        return load_task(name)
+    except TaskError as error:
+        raise Problem(str(error), FAULT) from error
+
+
+def resolve_device(device: str) -> str:
+    """The device kind that a choice means here."""
+    from .device import DeviceError, resolve
+
+    try:
+        return resolve(device)
+    except DeviceError as error:
+        raise Problem(str(error)) from error
+
+
+def load_reward(name: str) -> Preset:
+    """A reward preset by name or path."""
+    from .reward import PresetError, load_preset
+
+    try:
+        return load_preset(name)
+    except PresetError as error:
+        raise Problem(str(error)) from error
+
+
+def read_text(name: str) -> str:
+    """The text of a file, or of standard input."""
+    what, wanted = "standard input" if name == "-" else name, "name a file with a reply or source code, or - for standard input"
+    try:
+        if name == "-":
+            data = _read_standard_input()
+        else:
+            with open(name, "rb") as file:
+                data = file.read(_MOST_BYTES + 1)
+    except IsADirectoryError as error:
+        raise Problem(f"{name} is a folder; {wanted}") from error
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise Problem(f"{what} cannot be read ({reason}); {wanted}") from error
+    if len(data) > _MOST_BYTES:
+        raise Problem(f"{what} has more than {_MOST_BYTES >> 20} MiB; a submission is source code, of at most 65,536 characters")
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise Problem(f"{what} is not UTF-8 text (byte {error.start}); a submission is source code, not a binary") from error
+
+
+def _read_standard_input() -> bytes:
+    if sys.stdin is None:
+        raise Problem("standard input is closed; name a file instead of -")
+    if sys.stdin.isatty():
+        tell(f"{NAME}: type or paste the submission, then press Ctrl-D")
+    return sys.stdin.buffer.read(_MOST_BYTES + 1)
+
+
+def check_log(path: Path) -> None:
+    """Whether a log can be appended to, before an evaluation is spent on it."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.exists() or stat.S_ISREG(path.stat().st_mode):
+            os.close(os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666))
+        elif path.is_dir():
+            raise IsADirectoryError(0, "it is a folder")
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise Problem(f"the log {path} cannot be written ({reason}); name another file") from error
