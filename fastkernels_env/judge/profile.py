@@ -104,7 +104,7 @@ class Profiler:
         self.secret = torch.Generator().manual_seed(secrets.randbits(62))
 
     def open_side(self, name: str, session: WorkerSession, arena: Arena, *, verified: bool, replans: bool) -> Side:
-        """Bind a worker to a ring; if it is verified, run every slot once (untimed) and check what it wrote; arm the timed sequences.
+        """Bind a worker to a ring; where it is verified, run every slot once (untimed) and check what it wrote; arm the timed sequences.
 
         Args:
             name: Shown in errors.
@@ -137,10 +137,11 @@ class Profiler:
         self._rehearse(side, order)
 
     def _rehearse(self, side: Side, order: torch.Tensor) -> None:
-        """Run every call of a side that is verified once, untimed, and check what it wrote; arm the timed sequences."""
-        if side.answers is not None:
+        """Run every call once, untimed, where its output is checked or a graph is captured from it; arm the timed sequences."""
+        if side.answers is not None or self.device.graph:
             self._refill(side, order, 2 * side.calls, 0)  # in-place operations have consumed their inputs
             side.session.run([*range(2 * side.calls), self.sets.geometry.slots], BLOCK_SECONDS)
+        if side.answers is not None:
             side.answers.check(order, side.ring.snapshot(2 * side.calls))
         self._arm(side)
 
