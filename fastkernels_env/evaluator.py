@@ -69,7 +69,9 @@ class _Draft:
         self.submission: Submission | None = None
         self.artifact: Artifact | None = None
         self.build_log = self.output = ""
+        self.start = time.perf_counter()
         self.seconds: dict[str, float] = {}
+        self.early: Build | None = None
         self.trial: Trial | None = None
         self.device = DeviceInfo(kind=kind, name="not opened")
         self.baselines: list[BaselineReport] = []
@@ -146,29 +148,29 @@ class Evaluator:
         if effort not in ("full", "quick"):
             raise ValueError(f"expected effort 'full' or 'quick', got {effort!r}")
         self._start_ahead()
-        with _head_start(task, text, self.device) as early:
+        seed = secrets.randbits(48) if seed is None else seed
+        draft = _Draft(self.device)
+        with _head_start(task, text, self.device) as draft.early:
             with _no_collection():
                 loaded = load_task(task)
-            return self._evaluate(loaded, text, seed, effort, context or Context(), prompt_hash, rewards or {}, early)
+            return self._evaluate(draft, loaded, text, seed, effort, context or Context(), prompt_hash, rewards or {})
 
     def _evaluate(
-        self, loaded: Task, text: str, seed: int | None, effort: str, context: Context, prompt_hash: str, rewards: Mapping[str, Scorer],
-        early: Build | None,
+        self, draft: _Draft, loaded: Task, text: str, seed: int, effort: str, context: Context, prompt_hash: str,
+        rewards: Mapping[str, Scorer],
     ) -> Evaluation:
-        seed = secrets.randbits(48) if seed is None else seed
-        draft, start = _Draft(self.device), time.perf_counter()
         interrupted: BaseException | None = None
         with self._lock:
             self._draft = draft
             try:
-                self._run(draft, loaded, text, seed, effort, early)
+                self._run(draft, loaded, text, seed, effort)
             except KeyboardInterrupt as interrupt:
                 draft.end(Outcome.FAULT, "interrupted")
                 interrupted = interrupt
                 self._close()
             finally:
                 self._draft = None
-        draft.seconds["total"] = time.perf_counter() - start
+        draft.seconds["total"] = time.perf_counter() - draft.start
         evaluation = _finish(draft, loaded, text, seed, effort, context, prompt_hash)
         try:
             scored = {name: scorer.score(evaluation) for name, scorer in rewards.items()}
@@ -234,7 +236,7 @@ class Evaluator:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
-    def _run(self, draft: _Draft, task: Task, text: str, seed: int, effort: str, early: Build | None) -> None:
+    def _run(self, draft: _Draft, task: Task, text: str, seed: int, effort: str) -> None:
         """Fill the draft; every exception but an interrupt becomes a fault."""
         try:
             draft.submission = extract(text, task, self.device)
@@ -244,7 +246,7 @@ class Evaluator:
             draft.end(Outcome.REJECTED, str(error))
             return
         try:
-            self._judge_submission(draft, task, draft.submission, seed, effort, early)
+            self._judge_submission(draft, task, draft.submission, seed, effort)
         except (TaskError, DeviceError) as error:
             draft.end(Outcome.FAULT, str(error))
         except Exception as error:
@@ -252,14 +254,13 @@ class Evaluator:
         if draft.outcome is Outcome.FAULT:
             self._close()  # whatever broke, the next evaluation starts from fresh processes
 
-    def _judge_submission(
-        self, draft: _Draft, task: Task, submission: Submission, seed: int, effort: str, early: Build | None
-    ) -> None:
+    def _judge_submission(self, draft: _Draft, task: Task, submission: Submission, seed: int, effort: str) -> None:
         foreign = _is_foreign(submission, self.device)
         if foreign and not has_nvcc():
             _refuse_cuda(draft, "not built: there is no nvcc")
             return
-        with early if early and early.submission == submission else Build(submission, link=not foreign) as build:
+        early = draft.early if draft.early and draft.early.submission == submission else None
+        with early or Build(submission, link=not foreign) as build:
             judge = self.open()  # in parallel with the compiler
             from .judge.effort import get_effort  # these import torch, as the judge does
             from .judge.trial import Trial

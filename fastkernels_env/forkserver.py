@@ -55,6 +55,6 @@ _STEADY = {
     # lasts; where they spin for long, a busy neighbour stalls every parallel region.
     "OMP_PROC_BIND": "true", "GOMP_SPINCOUNT": "20000",
     # glibc returns large blocks to the kernel or keeps them, as each process's history has it: page faults that make the same eager code
-    # two to four times slower in one worker than in another. Servers use an allocator that keeps them.
+    # many times slower in one worker than in another. Servers use an allocator that keeps them.
     "MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
 }

@@ -57,6 +57,7 @@ def test_an_accepted_submission_has_a_whole_record(judge):
     assert timing.baselines.keys() == timing.baseline_samples_us.keys() == {"eager"}
     assert len(timing.candidate_samples_us) == len(timing.baseline_samples_us["eager"]) > 0
     assert [(b.name, b.status) for b in evaluation.baselines] == [("eager", "used")]
+    assert evaluation.check("public_shapes").detail == "1 of 2: the smoke shape only"
     assert {"build", "smoke", "verify", "profile", "total"} <= set(evaluation.seconds)
     assert evaluation.device.kind == "cpu"
     assert evaluation.device.cores > 0

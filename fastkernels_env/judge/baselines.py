@@ -97,11 +97,15 @@ class BaselinePool:
         self.prefetch(task, compiled)
         self._await(task)
         living = self._tasks[str(task.folder)]
-        if not living:
+        if not living and not self._had_others(task):
             self.prefetch(task, compiled, last_resort=True)
             self._await(task)
         order = [baseline.name for baseline in task.baselines]
         return {name: living[name] for name in order if name in living}
+
+    def _had_others(self, task: Task) -> bool:
+        """Whether a baseline was up and was lost: then the fallback would make a submission faster that got rid of its opponent."""
+        return any(self._deaths[str(task.folder), baseline.name] for baseline in task.baselines)
 
     def _await(self, task: Task) -> None:
         for future in self._opening.pop(str(task.folder), []):

@@ -79,6 +79,10 @@ class Side:
         """The assignment of sets to slots that a planning baseline keeps."""
         self.answers = Answers(ring.sets) if verified else None
 
+    def kept(self, order: torch.Tensor) -> torch.Tensor:
+        """The assignment that counts for this side: its own where it keeps one, else `order`."""
+        return order if self.order is None else self.order
+
 
 class SideError(Exception):
     """A side's worker raised, died or hung while the workload was measured."""
@@ -193,8 +197,8 @@ class Profiler:
             side.samples_us = [(short + long - 2 * constant) / (3 * side.calls) * 1e6 for short, long in pairs]
 
     def _rounds(self, sides: list[Side]) -> None:
-        """Short blocks that are not counted, in which caches and clocks settle, then the rounds that are."""
-        self._round(sides, 0, (_SHORT,))
+        """Long blocks that are not counted, in which every slot is touched and caches and clocks settle, then the rounds that are."""
+        self._round(sides, 0, (_LONG,))
         for side in sides:
             side.seconds = {_SHORT: [], _LONG: [], _LONE: []}
         start = time.perf_counter()
@@ -209,7 +213,7 @@ class Profiler:
     def _round(self, sides: list[Side], number: int, sequences: tuple[int, ...] = (_SHORT, _LONG)) -> None:
         order = self.sets.shuffle(self.generator)
         for side in sides if number % 2 == 0 else sides[::-1]:
-            own = order if side.order is None else side.order
+            own = side.kept(order)
             with _blamed(side):
                 for sequence in sequences:
                     self._block(side, own, sequence, number)
@@ -222,7 +226,7 @@ class Profiler:
     def _lengthen(self, side: Side) -> None:
         """Give a side the whole ring."""
         side.calls = self.sets.geometry.calls
-        order = self.sets.shuffle(self.generator)
+        order = side.kept(self.sets.shuffle(self.generator))
         with _blamed(side):
             self._refill(side, order, 2 * side.calls, 0)
             if side.replans:
@@ -259,7 +263,7 @@ def constant_part(sides: Sequence[Side]) -> float:
     """Seconds of a block that do not depend on its calls, from the trusted sides: a lone call less its share of 2K calls.
 
     Args:
-        sides: The judged one first; it has no say.
+        sides: The judged one first; it can only make this smaller, by a short block that is.
     """
     parts = []
     for side in sides[1:]:

@@ -93,3 +93,19 @@ def test_an_outclassed_baseline_is_not_timed_to_the_end(judge):
     assert timing.best_baseline == "eager"
     assert timing.baselines["slow"] > timing.baselines["eager"]
     assert 0 < len(timing.baseline_samples_us["slow"]) < len(timing.baseline_samples_us["eager"]) == len(timing.candidate_samples_us)
+
+
+def test_getting_rid_of_a_baseline_does_not_bring_in_the_fallback(judge, evaluator):
+    from fastkernels_env import load_task
+    from fastkernels_env.judge.errors import WorkerDied
+
+    declared = [EAGER.replace(")", ', fallback=("cpu",))'), 'Baseline(name="best", file="eager.py")']
+    judge("robbed", declared)
+    task, pool = load_task("robbed"), evaluator.open().baselines
+    for _ in range(3):
+        assert set(pool.contestants(task)) == {"best"}
+        pool.drop(task, "best", WorkerDied("the process ended"))
+    assert pool.contestants(task) == {}
+    evaluation = evaluator.evaluate("robbed", textwrap.dedent(PYTHON))
+    assert evaluation.outcome is Outcome.FAULT
+    assert evaluation.speedup is None
