@@ -268,7 +268,8 @@ class Evaluator:
             draft.device = judge.device.info()
             if not foreign:
                 judge.baselines.prefetch(task, get_effort(effort).compiled)
-            draft.trial = Trial(judge, task, seed, get_effort(effort), draft.checks)
+            interpreted = self.device == "cpu" and submission.language is Language.PYTHON and bool(submission.kernels)
+            draft.trial = Trial(judge, task, seed, get_effort(effort), draft.checks, interpreted)
             if submission.language is not Language.PYTHON and not foreign:
                 draft.trial.draw_ahead()
             if not self._build(draft, build):
@@ -310,7 +311,7 @@ class Evaluator:
             trial.close()
             draft.baselines = judge.baselines.reports(task)
             draft.output = trial.output
-        draft.end(*decide(draft.checks, trial.error, trial.tampered, trial.stage, not trial.interpreted))
+        draft.end(*decide(draft.checks, trial.error, trial.tampered, trial.stage, not trial.scope.interpreted))
 
 
 def _is_foreign(submission: Submission, device: str) -> bool:
@@ -365,14 +366,15 @@ def _finish(draft: _Draft, task: Task, text: str, seed: int, effort: str, contex
     resources = (trial.resources if trial else {}) or (artifact.resources if artifact else {})
     reached = f"the evaluation ended before it: {draft.outcome.value}"
     checks: list[Check] = draft.checks.finish(reached)
-    timings: list[Timing] = trial.timings if trial else []
-    speedup: Speedup | None = trial.speedup if trial else None
+    contest = trial.contest if trial else None
+    timings: list[Timing] = contest.timings if contest else []
+    speedup: Speedup | None = contest.speedup if contest else None
     evaluation = Evaluation(
         id=uuid.uuid4().hex, created=datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
         task=task.folder.name, task_version=task.version, device=draft.device, effort=effort, seed=seed,
         outcome=draft.outcome, reason=draft.reason, checks=checks, speedup=speedup, baselines=draft.baselines, timings=timings,
-        workloads_right=trial.right / trial.tried if trial and trial.tried else 0.0,
-        own_kernel_share=trial.own_kernel_share if trial else None, setup_us=trial.setup_us if trial else {},
+        workloads_right=trial.workloads_right if trial else 0.0,
+        own_kernel_share=contest.own_kernel_share if contest else None, setup_us=contest.setup_us if contest else {},
         seconds={**(trial.seconds if trial else {}), **draft.seconds}, text=text,
         code=submission.code if submission else "", language=submission.language.value if submission else "",
         prompt_hash=prompt_hash, build_log=draft.build_log, resources=resources,

@@ -154,7 +154,7 @@ def _cases(evaluator, seed):
     from fastkernels_env.judge.trial import Trial
     from fastkernels_env.registry import load_task
 
-    return Trial(evaluator.open(), load_task("tiny_scale"), seed, get_effort("quick"), CheckList("cpu"))._draw_cases()
+    return Trial(evaluator.open(), load_task("tiny_scale"), seed, get_effort("quick"), CheckList("cpu")).matrix.cases
 
 
 def test_a_failure_is_replayed_by_its_seed(judge):

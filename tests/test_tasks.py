@@ -20,7 +20,6 @@ from fastkernels_env.checks import CheckList
 from fastkernels_env.judge.cases import make_case
 from fastkernels_env.judge.compare import compare
 from fastkernels_env.judge.effort import get_effort
-from fastkernels_env.judge.errors import WorkerError
 from fastkernels_env.judge.trial import Trial
 from fastkernels_env.judge.verdict import decide
 from fastkernels_env.judge.verify import compare_output
@@ -247,14 +246,7 @@ def verified(evaluator, task, source, seed):
     with Build(extract(f"```cpp\n{source}\n```", task, "cpu")) as build, judge.device.judging():
         artifact = build.result()
         trial = Trial(judge, task, seed, get_effort("full"), checks)
-        try:
-            trial._load(artifact)
-            trial._smoke()
-            trial._verify()
-        except WorkerError as error:
-            trial.error = error
-        finally:
-            trial.close()
+        trial.run(artifact, (), profile=False)
     return decide(checks, trial.error, "", trial.stage, timed=False)
 
 

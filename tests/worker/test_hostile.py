@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from fastkernels_env import Evaluator, Outcome
-from fastkernels_env.judge import profile, trial
+from fastkernels_env.judge import matrix, profile, scope
 
 CODE = """
     import array, ctypes, os, signal, socket, struct, sys, threading, time
@@ -115,8 +115,8 @@ def place(tmp_path_factory, host_cache, tiny_root):
 def hit(place, tiny, monkeypatch):
     """Judges a hostile submission, then an honest one; returns the hostile one's record."""
     evaluator, traces = place
-    for name in ("FIRST_CALL_SECONDS", "CALL_SECONDS"):
-        monkeypatch.setattr(trial, name, 2.0)
+    monkeypatch.setattr(matrix, "FIRST_CALL_SECONDS", 2.0)
+    monkeypatch.setattr(scope, "CALL_SECONDS", 2.0)
     monkeypatch.setattr(profile, "BLOCK_SECONDS", 2.0)
 
     def hit(text, task="tiny_scale"):

@@ -1,0 +1,100 @@
+"""The profile stage: the submission against the task's baselines on every workload, and what follows from the times."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..types import Artifact, Regime, Speedup, Timing
+from .cases import derive_seed, make_case
+from .ring import InputSets
+from .scope import CALL_SECONDS, Scope
+from .score import speedup
+from .timing import Entrant, draw_sets, measure
+from .verify import case_layout, run_case
+
+if TYPE_CHECKING:
+    from .session import WorkerSession
+
+
+class Contest:
+    """Timings of one evaluation.
+
+    Args:
+        scope: The evaluation.
+
+    Attributes:
+        timings: One per workload.
+        speedup: Over all of them; None until they are all measured.
+        setup_us: Time of `prepare` and `plan` per call, by side.
+        own_kernel_share: Share of device time in the submission's own kernels, as its own process reports it.
+        tampered: Evidence of cheating, if any.
+    """
+
+    def __init__(self, scope: Scope) -> None:
+        self.scope = scope
+        self.timings: list[Timing] = []
+        self.speedup: Speedup | None = None
+        self.setup_us: dict[str, float] = {}
+        self.own_kernel_share: float | None = None
+        self.tampered = ""
+        self._sets: dict[str, InputSets] = {}
+
+    def draw_ahead(self) -> None:
+        """Draw the first workload's input sets while the submission is still being built."""
+        scope, first = self.scope, self.scope.public_workloads()[0]
+        plan = scope.effort.plan(scope.kind)
+        self._sets[first.name] = draw_sets(scope.judge, scope.task, first, derive_seed(scope.seed, "ring"), plan)
+
+    def run(self, session: WorkerSession, artifact: Artifact, kernels: tuple[str, ...]) -> None:
+        """Measure every workload.
+
+        Raises:
+            TimedFailure: A timed output was wrong.
+            WorkerError: The submission raised, died or hung.
+            JudgeFault: No baseline is left.
+        """
+        scope, checks = self.scope, self.scope.checks
+        contestants = scope.judge.contestants(scope.task, scope.effort.compiled)
+        candidate = Entrant("candidate", session, artifact.has_plan, verified=True)
+        plan = scope.effort.plan(scope.kind)
+        measured = []
+        for workload in scope.public_workloads():
+            seed, sets = derive_seed(scope.seed, "ring"), self._sets.pop(workload.name, None)
+            measured.append(measure(scope.judge, scope.task, workload, seed, plan, candidate, contestants, sets))
+            self.timings.append(measured[-1].timing)
+            self.setup_us |= measured[-1].setup_us
+        checks.passed("timed_outputs")
+        checks.passed("clock", "no output changed after the worker had said that it was done")
+        self._check_floor()
+        self.speedup = speedup([m.samples for m in measured], scope.judge.noise_floor)
+        if scope.effort.trace and scope.kind == "cuda":
+            self.own_kernel_share = self._trace(session, kernels)
+
+    def _trace(self, session: WorkerSession, kernels: tuple[str, ...]) -> float | None:
+        """Share of device time in the submission's own kernels, as its own process reports it."""
+        scope, device = self.scope, self.scope.judge.device
+        workload = scope.task.smoke_workload(scope.kind)
+        case = make_case(scope.task, workload, Regime.REALISTIC, derive_seed(scope.seed, "trace"), device.torch_device)
+        arena = device.allocate(case_layout(scope.task, case).size)
+        try:
+            session.attach(arena)
+            run_case(session, arena, device, scope.task, case, CALL_SECONDS)
+            spent = session.trace([0, 1], CALL_SECONDS)
+            session.detach()
+        finally:
+            arena.close()
+        total = sum(spent.values())
+        own = sum(us for name, us in spent.items() if any(kernel in name for kernel in kernels))
+        return own / total if total > 0 else None
+
+    def _check_floor(self) -> None:
+        checks = self.scope.checks
+        if self.scope.judge.device.published_peaks() is None:
+            checks.waive("void_floor", "no published peaks are known for this device")
+            return
+        for timing in self.timings:
+            if timing.floor_us is not None and timing.candidate_us < timing.floor_us:
+                detail = f"{timing.candidate_us:.3g} us on {timing.workload}: its bytes and FLOPs alone need {timing.floor_us:.3g} us"
+                checks.failed("void_floor", detail)
+                self.tampered = detail
+        checks.passed("void_floor")
