@@ -182,6 +182,8 @@ class Mutant(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     replace: str
     expect: tuple[str, ...] = ("wrong", "silent_error")
     """Outcomes that count as caught."""
+    devices: tuple[str, ...] = ("cpu", "cuda")
+    """Devices on which the edit makes a difference. A Triton mutant whose mistake the interpreter cannot show names ``cuda`` alone."""
 
 
 Range = tuple[int, int]
