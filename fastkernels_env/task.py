@@ -256,9 +256,10 @@ class Task(abc.ABC):
         return next((w for w in public if w.smoke), public[0])
 
     def hidden_workloads(self, device: str, rng: random.Random, count: int) -> list[Workload]:
-        """Workloads with ragged sizes around the public ones, drawn anew for an evaluation."""
+        """Workloads with ragged sizes around the public ones, drawn anew for an evaluation. None comes twice before all came once."""
         public = self.workloads(device)
-        return [self._hidden(device, rng, public[rng.randrange(len(public))], index) for index in range(count)]
+        bases = [base for _ in range(0, count, len(public)) for base in rng.sample(public, len(public))]
+        return [self._hidden(device, rng, base, index) for index, base in enumerate(bases[:count])]
 
     def _hidden(self, device: str, rng: random.Random, base: Workload, index: int) -> Workload:
         drawn = {symbol: rng.randint(low, high) for symbol, (low, high) in self.ragged[device].items()}

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from ...task import Baseline, Cost, Input, Output, Scalar, Task, Weight, Workload
+from ...types import Regime
 
 if TYPE_CHECKING:
     from ...recipes import Draw
@@ -18,6 +19,7 @@ class RmsNorm(Task):
     """Root-mean-square normalisation of each row, times a weight."""
 
     entry = "rms_norm"
+    version = 2
     summary = "Divide each row by its root mean square and multiply by a weight."
     semantics = (
         "out[t, h] = input[t, h] / sqrt(mean over h of input[t, h]^2 + epsilon) * weight[h]. Accumulate in float32 or better and "
@@ -44,11 +46,11 @@ class RmsNorm(Task):
     def inputs(self, workload: Workload, draw: Draw) -> dict[str, Value]:
         tokens, width = workload.sizes["T"], workload.sizes["H"]
         dtype = getattr(torch, workload.dtype)
-        return {
-            "input": draw.activation((tokens, width), dtype),
-            "weight": draw.parameter((width,), dtype),
-            "epsilon": 1e-5,
-        }
+        x = draw.activation((tokens, width), dtype)
+        if draw.regime is not Regime.NORMAL:
+            # Padding slots of a CUDA graph hold rows this small; in them alone can the output show a wrong epsilon.
+            x[(tokens - 1) % 16 :: 16] *= 1e-3
+        return {"input": x, "weight": draw.parameter((width,), dtype), "epsilon": 1e-5}
 
     def oracle(self, args: Mapping[str, Value]) -> dict[str, torch.Tensor]:
         x, weight, epsilon = args["input"], args["weight"], args["epsilon"]

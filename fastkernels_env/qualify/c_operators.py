@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from itertools import pairwise
 
 from .c_tokens import TYPES, Code
@@ -18,8 +18,8 @@ _OTHER_EXTREME = {"min": "max", "max": "min", "fminf": "fmaxf", "fmaxf": "fminf"
 _COMMUTATIVE = {*_OTHER_EXTREME, "swap"}
 _LIMIT_ENDS = {";", ")", "]", "}", ",", "&&", "||", "?", ":"}
 _BARRIERS = {"__syncthreads", "__syncwarp", "__threadfence"}
-_NUMBER = re.compile(r"(?P<digits>\d+)(?P<suffix>[uUlL]*)")
-_FLOAT = re.compile(r"(?P<digits>[\d.']+(?:[eE][-+]?\d+)?)(?P<suffix>[fFlL]?)")
+_INTEGER = re.compile(r"(?P<digits>\d+)(?P<suffix>[uUlL]*)", re.ASCII)
+_FLOAT = re.compile(r"(?P<digits>(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)(?P<suffix>[fFlL]?)", re.ASCII)
 
 
 def operators(suffix: str) -> tuple[Callable[[Code], Iterator[Edit]], ...]:
@@ -64,17 +64,9 @@ def loops(code: Code) -> Iterator[Edit]:
 def constants(code: Code) -> Iterator[Edit]:
     """Zero for one, one for zero, one more, one less, twice."""
     for index, token in enumerate(code.tokens):
-        if token.kind != "number":
-            continue
-        if match := _NUMBER.fullmatch(token.text):
-            value = int(match["digits"])
-            for other in (value + 1, value - 1) if value else (1,):
-                yield _replace(code, "constant", index, index, f"{other}{match['suffix']}")
-        elif match := _FLOAT.fullmatch(token.text):
-            value_ = float(match["digits"])
-            others = ["1."] if value_ == 0 else ["0.", "2."] if value_ == 1 else ["0.", f"{2 * value_!r}"]
-            for text in others:
-                yield _replace(code, "constant", index, index, text + match["suffix"])
+        if token.kind == "number":
+            for other in _other_numbers(token.text.replace("'", "")):
+                yield _replace(code, "constant", index, index, other)
 
 
 def arithmetic(code: Code) -> Iterator[Edit]:
@@ -214,8 +206,18 @@ def _replace(code: Code, operator: str, first: int, last: int, after: str) -> Ed
     return Edit(operator, code.tokens[first].start, code.tokens[last].end, after)
 
 
-def _binary(code: Code, marks: object) -> Iterator[int]:
-    assert isinstance(marks, dict | tuple)
+def _other_numbers(text: str) -> Iterator[str]:
+    """Literals of the same type; none for hexadecimal and binary ones."""
+    if match := _INTEGER.fullmatch(text):
+        value = int(match["digits"])
+        yield from (f"{other}{match['suffix']}" for other in ((value + 1, value - 1) if value else (1,)))
+    elif match := _FLOAT.fullmatch(text):
+        number = float(match["digits"])
+        others = ("1.",) if number == 0 else ("0.", "2.") if number == 1 else ("0.", repr(2 * number))
+        yield from (other + match["suffix"] for other in others)
+
+
+def _binary(code: Code, marks: Container[str]) -> Iterator[int]:
     return (index for index, token in enumerate(code.tokens) if token.text in marks and code.is_binary(index))
 
 

@@ -18,7 +18,7 @@ _TOKEN = re.compile(
     | (?P<name> [A-Za-z_]\w* )
     | (?P<mark> <<<|>>>|<<=|>>=|\.\.\.|->|\+\+|--|<<|>>|<=|>=|==|!=|&&|\|\||[-+*/%&|^]=|::|. )
     """,
-    re.VERBOSE | re.DOTALL | re.MULTILINE,
+    re.VERBOSE | re.DOTALL | re.MULTILINE | re.ASCII,
 )
 _OPEN, _CLOSE = {"(": ")", "[": "]", "{": "}"}, {")", "]", "}"}
 _NO_VALUE = {"return", "case", "else", "throw", "do", "in", "sizeof"}
@@ -139,7 +139,7 @@ class Code:
 
     def _starts_statement(self, index: int) -> bool:
         parent = self.parent[index]
-        if parent < 0 or self.at(parent) != "{":
+        if parent < 0 or self.at(parent) != "{" or index in self.partner:
             return False
         before = self.at(index - 1)
         if before == ")":

@@ -16,6 +16,7 @@ from ..types import Language, Outcome, Stage
 
 if TYPE_CHECKING:
     from ..evaluator import Evaluator
+    from ..judge.effort import Effort
     from ..task import Task
     from ..types import Artifact, Submission
 
@@ -38,7 +39,7 @@ class Judged(NamedTuple):
 
 
 def judge_without_clock(evaluator: Evaluator, task: Task, source: str, seed: int) -> Judged:
-    """Judge a source as an evaluation with effort ``full`` would (``quick`` where Triton is interpreted), up to the clock.
+    """Judge a source as an evaluation with effort ``full`` would, up to the clock.
 
     Args:
         evaluator: Of the device to judge on.
@@ -81,11 +82,20 @@ def judge_artifact(evaluator: Evaluator, task: Task, submission: Submission, art
 
 
 def _judge(evaluator: Evaluator, task: Task, submission: Submission, artifact: Artifact, seed: int) -> Judged:
+    full = get_effort("full")
+    if not (evaluator.device == "cpu" and submission.language is Language.PYTHON and submission.kernels):
+        return _try(evaluator, task, submission, artifact, seed, full, interpreted=False)
+    # The interpreter is slow: a few cases first, and all of them only for what these do not reject.
+    screened = _try(evaluator, task, submission, artifact, seed, full._replace(hidden=0), interpreted=True)
+    return _try(evaluator, task, submission, artifact, seed, full, interpreted=True) if screened.outcome in ALIVE else screened
+
+
+def _try(
+    evaluator: Evaluator, task: Task, submission: Submission, artifact: Artifact, seed: int, effort: Effort, *, interpreted: bool
+) -> Judged:
     judge, checks = evaluator.open(), CheckList(evaluator.device)
     checks.passed("contract")
     checks.passed("build")
-    interpreted = evaluator.device == "cpu" and submission.language is Language.PYTHON and bool(submission.kernels)
-    effort = get_effort("quick" if interpreted else "full")  # of the interpreter's time, verification of hidden shapes takes most
     trial = Trial(judge, task, seed, effort, checks, interpreted)
     try:
         with judge.device.judging():

@@ -89,7 +89,8 @@ def arithmetic(tree: Tree) -> Iterator[Edit]:
         if symbol in _OTHER:
             yield from _symbol(tree, "arithmetic", node.left, node.right, symbol)
             if symbol not in ("&", "|"):
-                yield _replace(tree, "dropped term", node, tree.text(node.left))
+                kept = tree.source[: tree.source.index(symbol, tree.span(node.left)[1])].rstrip()
+                yield Edit("dropped term", len(kept), tree.span(node)[1], "")
     for assignment in tree.of(ast.AugAssign):
         assert isinstance(assignment, ast.AugAssign)
         symbol = _SYMBOLS.get(type(assignment.op), "")
