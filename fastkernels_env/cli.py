@@ -199,7 +199,7 @@ def warm(
 def qualify(
     tasks: Annotated[list[str] | None, typer.Argument(help="Names of tasks; all without any.", metavar="[TASK]...")] = None,
     device: DeviceOption = Device.AUTO,
-    budget: Annotated[int, typer.Option(min=0, help="Automatic mutants of each seed; a fifth of it where Triton is interpreted.")] = 40,
+    budget: Annotated[int, typer.Option(min=0, help="Automatic mutants of each seed; an eighth of it where Triton is interpreted.")] = 36,
     seed: Annotated[int, typer.Option(help="Seed of the sample of mutants and of every input.")] = 0,
     out: Annotated[Path | None, typer.Option(help="JSONL file of results; those that it holds are not judged again.")] = None,
     as_json: JsonOption = False,

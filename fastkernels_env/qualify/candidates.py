@@ -13,7 +13,7 @@ from .mutations import Mutation, enumerate_mutations, sample
 if TYPE_CHECKING:
     from ..task import Task
 
-INTERPRETED_SHARE = 5
+INTERPRETED_SHARE = 8
 """The interpreter takes up to a minute for a mutant that it does not reject, so that fewer are judged where it is used."""
 
 
@@ -53,7 +53,7 @@ def candidates(task: Task, device: str, budget: int, seed: int) -> list[Candidat
     Args:
         task: The task.
         device: ``cpu`` or ``cuda``.
-        budget: Automatic mutants of a seed; a fifth of it where Triton is interpreted.
+        budget: Automatic mutants of a seed; an eighth of it where Triton is interpreted.
         seed: Seeds the sample.
 
     Raises:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ..evaluator import Evaluator
     from ..task import Task
 
-BUDGET = 40
+BUDGET = 36
 """Automatic mutants of a seed, by default."""
 
 

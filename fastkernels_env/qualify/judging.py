@@ -86,7 +86,7 @@ def _judge(evaluator: Evaluator, task: Task, submission: Submission, artifact: A
     if not (evaluator.device == "cpu" and submission.language is Language.PYTHON and submission.kernels):
         return _try(evaluator, task, submission, artifact, seed, full, interpreted=False)
     # The interpreter is slow: a few cases first, and all of them only for what these do not reject.
-    screened = _try(evaluator, task, submission, artifact, seed, full._replace(hidden=0), interpreted=True)
+    screened = _try(evaluator, task, submission, artifact, seed, full._replace(hidden=1), interpreted=True)
     return _try(evaluator, task, submission, artifact, seed, full, interpreted=True) if screened.outcome in ALIVE else screened
 
 
