@@ -91,11 +91,11 @@ class Runner:
             return Verdict(Status.STILLBORN, Judged(Outcome.REJECTED, str(build), "contract"))
         artifact = built(build)
         judged = artifact if isinstance(artifact, Judged) else self._judge(build.submission, artifact, candidate.id, 0)
-        if judged.outcome in _STILLBORN:
-            return Verdict(Status.STILLBORN, judged)
         if judged.outcome is Outcome.FAULT:
             return Verdict(Status.ERROR, judged)
-        if judged.outcome not in ALIVE or isinstance(artifact, Judged):
+        if isinstance(artifact, Judged) or judged.outcome in _STILLBORN:  # also what the compiler did not finish: nobody judged it
+            return Verdict(Status.STILLBORN, judged)
+        if judged.outcome not in ALIVE:
             return Verdict(Status.DISPROVED if candidate.equivalent else Status.KILLED, judged, 1, 1)
         if candidate.equivalent:
             return Verdict(Status.EQUIVALENT, Judged(judged.outcome, candidate.equivalent), 0, 1)
