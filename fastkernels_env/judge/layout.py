@@ -69,8 +69,10 @@ def plan_calls(
                 refs[arg.name] = placed[known]
             else:
                 shift = task.alignment * rng.randrange(ALIGNMENT // task.alignment) if rng else 0
-                refs[arg.name] = placed[known] = _shifted(tensor_ref(arg, workload, position + GUARD), shift)
-                position = _aligned(refs[arg.name].offset + extent_of(refs[arg.name]) + GUARD)
+                straight = tensor_ref(arg, workload, position + GUARD)
+                refs[arg.name] = placed[known] = _shifted(straight, shift)
+                # The room is the same whatever the shift, so that an arena fits both ways.
+                position = _aligned(straight.offset + extent_of(straight) + GUARD) + ALIGNMENT
             arguments.append(refs[arg.name])
         slots.append(Slot(refs, arguments, start, position))
     return Layout(slots, position)

@@ -47,7 +47,7 @@ class Matrix:
     @property
     def nbytes(self) -> int:
         """Size of an arena that fits every case."""
-        cases = (case_layout(self.scope.task, case, shifted=True).size for case in self.cases)
+        cases = (case_layout(self.scope.task, case).size for case in self.cases)
         return max(*cases, *(probe.layout.size for probe in self.probes))
 
     def _draw_cases(self) -> list[Case]:

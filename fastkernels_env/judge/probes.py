@@ -1,7 +1,7 @@
 """Probes: a small case, run among other calls.
 
 The first call is the case itself. Then follow, in a secret order: another case of other size, the first case twice more at other
-addresses, and the first case with small changes. From this follows whether outputs survive later calls (`aliasing`), whether equal
+addresses, and the first case with small changes; the last call is the other case again. From this follows whether outputs survive later calls (`aliasing`), whether equal
 inputs give equal outputs (`determinism`), and whether every input counts (`perturbation`).
 """
 
@@ -83,8 +83,9 @@ class Probe:
         self.first = first
         self.changes = draw_changes(task, first, rng)
         repeats = [first._replace(args={**first.args, **_copied_weights(task, first)}), *[first] * (REPEATS - 1)]
-        self._cases = [first, self.other, *repeats, *(change.case for change in self.changes)]
-        self._order = [0, *rng.sample(range(1, len(self._cases)), len(self._cases) - 1)]
+        self._cases = [first, self.other, *repeats, *(change.case for change in self.changes), self.other]
+        last = len(self._cases) - 1
+        self._order = [0, *rng.sample(range(1, last), last - 1), last]
         self.layout: Layout = plan_calls(task, [(case.workload, case.args) for case in self._cases], seed, share_weights=True)
 
     def run(self, session: WorkerSession, arena: Arena, device: Device, seconds: float, limits: Limits) -> Findings:
@@ -124,11 +125,11 @@ class Probe:
         changed = [name for name, value in before.items() if value.numel() and not same_bytes(value, outputs[0][name])]
         aliasing = f"{changed[0]} of a call changed while later calls ran on other buffers" if changed else ""
         first = self._wrong(self.first, before, limits)
-        wrong = first or self._wrong(self.other, outputs[1], limits)
+        wrong = first or self._wrong(self.other, outputs[1], limits) or self._wrong(self.other, outputs[-1], limits)
         determinism = perturbation = ""
         if not first:
             determinism = next(filter(None, (self._spread(before, again, limits) for again in outputs[2 : 2 + REPEATS])), "")
-            pairs = zip(self.changes, outputs[2 + REPEATS :], strict=True)
+            pairs = zip(self.changes, outputs[2 + REPEATS : -1], strict=True)
             perturbation = next(filter(None, (self._unmoved(change, found, limits) for change, found in pairs)), "")
         labels = tuple(change.label for change in self.changes)
         return Findings(wrong, aliasing, determinism, perturbation, canary, mutated, labels)

@@ -98,7 +98,7 @@ def observe_case(session: WorkerSession, arena: Arena, device: Device, task: Tas
 
     Args:
         session: A worker with the artefact loaded and the arena attached as number 0.
-        arena: Memory of at least ``case_layout(task, case, shifted=True).size`` bytes.
+        arena: Memory of at least ``case_layout(task, case).size`` bytes.
         device: The judge's device.
         task: The task.
         case: Inputs and oracle.
@@ -126,7 +126,7 @@ def judge_case(
     failures = [first_failure(task, case, {name: copies[which] for name, copies in outputs.items()}, limits or {}) for which in (0, 1)]
     wrong = failures[0][0] or failures[1][0]
     one_sided = bool(failures[0][0]) != bool(failures[1][0])
-    poison = "the answer depends on what lay in the output, or outside of the inputs' values, before the call" if one_sided else ""
+    poison = "the answer depends on what the output buffer held before the call, or on memory that holds no input" if one_sided else ""
     replayed = bool(wrong) and any(same_bytes(outputs[name][0], answer) for name, answer in (earlier or {}).items())
     return CaseResult(case, wrong, poison, seen.canary, seen.mutated, max(failures[0][1], failures[1][1]), replayed)
 
