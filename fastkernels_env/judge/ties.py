@@ -48,7 +48,7 @@ def _wrong(actual: torch.Tensor, scores: torch.Tensor, gate: Gate) -> torch.Tens
     safe = ids.clamp(0, candidates - 1)
     edge = scores.topk(k, dim=-1).values[..., -1:]
     tolerance = gate.atol + gate.rtol * edge.abs()
-    ordered, order = ids.sort(-1, stable=True)
+    ordered, order = ids.sort(dim=-1, stable=True)
     again = torch.zeros_like(valid)
     again[..., 1:] = ordered[..., 1:] == ordered[..., :-1]
     repeated = torch.zeros_like(valid).scatter(-1, order, again)
