@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 from .cache import cache_root
-from .device import DeviceError
+from .device import MissingTool
 from .forkserver import tool_environment
 from .types import Artifact, Language, Submission
 from .versions import versions
@@ -81,7 +81,7 @@ class Build:
         Raises:
             BuildError: The source does not compile.
             BuildTimeout: The compiler took longer than `seconds`.
-            DeviceError: This host lacks a compiler.
+            MissingTool: This host lacks a compiler.
         """
         if self._process is None:
             return self._check_python()
@@ -96,7 +96,7 @@ class Build:
         except (IndexError, json.JSONDecodeError):
             raise BuildError("the compiler's process ended without an answer", trim_log(output)) from None
         if "fault" in answer:
-            raise DeviceError(answer["fault"])
+            raise MissingTool(answer["fault"])
         if "error" in answer:
             log = trim_log(answer["error"])
             raise BuildError(first_error(log), log)

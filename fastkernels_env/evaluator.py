@@ -20,9 +20,10 @@ import msgspec
 
 from .build import Build, BuildError, BuildTimeout, has_nvcc
 from .checks import CheckList
-from .device import DeviceError, resolve
+from .device import DeviceError, MissingTool, resolve
 from .feedback import write_feedback
 from .forkserver import ForkServer
+from .journal import Entry, Journal
 from .log import append_record
 from .registry import load_task, read_outline
 from .submission import RejectedError, extract
@@ -75,9 +76,18 @@ class _Draft:
         self.trial: Trial | None = None
         self.device = DeviceInfo(kind=kind, name="not opened")
         self.baselines: list[BaselineReport] = []
+        self.lasting = False
+        """Whether a fault would only repeat itself."""
+        self.faults: list[str] = []
 
     def end(self, outcome: Outcome, reason: str) -> None:
         self.outcome, self.reason = outcome, reason
+
+    def again(self) -> _Draft:
+        """A second attempt at the same evaluation."""
+        draft = _Draft(self.kind)
+        draft.start, draft.faults = self.start, [*self.faults, self.reason]
+        return draft
 
 
 class Evaluator:
@@ -102,6 +112,7 @@ class Evaluator:
         self.device = resolve(device)
         self.effort = effort
         self.log = Path(log) if log is not None else None
+        self._journal = Journal(self.log) if self.log is not None else None
         self._judge: Judge | None = None
         self._server: ForkServer | None = None
         self._draft: _Draft | None = None
@@ -153,17 +164,17 @@ class Evaluator:
         with _head_start(task, text, self.device) as draft.early:
             with _no_collection():
                 loaded = load_task(task)
-            return self._evaluate(draft, loaded, text, seed, effort, context or Context(), prompt_hash, rewards or {})
+            entry = Entry(task=task, text=text, seed=seed, effort=effort, context=context or Context(), prompt_hash=prompt_hash)
+            self._recover()
+            with self._journal.hold(entry) if self._journal else contextlib.nullcontext():
+                return self._evaluate(draft, loaded, entry, rewards or {})
 
-    def _evaluate(
-        self, draft: _Draft, loaded: Task, text: str, seed: int, effort: str, context: Context, prompt_hash: str,
-        rewards: Mapping[str, Scorer],
-    ) -> Evaluation:
+    def _evaluate(self, draft: _Draft, loaded: Task, entry: Entry, rewards: Mapping[str, Scorer]) -> Evaluation:
         interrupted: BaseException | None = None
         with self._lock:
             self._draft = draft
             try:
-                self._run(draft, loaded, text, seed, effort)
+                draft = self._attempts(draft, loaded, entry)
             except KeyboardInterrupt as interrupt:
                 draft.end(Outcome.FAULT, "interrupted")
                 interrupted = interrupt
@@ -171,7 +182,7 @@ class Evaluator:
             finally:
                 self._draft = None
         draft.seconds["total"] = time.perf_counter() - draft.start
-        evaluation = _finish(draft, loaded, text, seed, effort, context, prompt_hash)
+        evaluation = _finish(draft, loaded, entry)
         try:
             scored = {name: scorer.score(evaluation) for name, scorer in rewards.items()}
             evaluation = msgspec.structs.replace(evaluation, rewards=scored)
@@ -236,6 +247,44 @@ class Evaluator:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
+    def _recover(self) -> None:
+        """Record the evaluations over which an earlier process was killed. Such a record is a fault; a reply over which two died, on a
+        device that is healthy, has crashed them.
+        """
+        for entry in self._journal.take_lost() if self._journal else []:
+            draft = _Draft(self.device)
+            draft.lasting = entry.deaths < 2
+            draft.end(Outcome.FAULT, "the judge's own process was killed while it judged this reply")
+            with contextlib.suppress(TaskError):  # a folder that is gone: its reply cannot be judged again
+                task = load_task(entry.task)
+                with self._lock:
+                    self._blame(draft, task, entry)
+                assert self.log is not None
+                append_record(self.log, _finish(draft, task, entry))
+
+    def _attempts(self, draft: _Draft, task: Task, entry: Entry) -> _Draft:
+        """Judge a reply; a fault is retried once, from fresh processes."""
+        self._run(draft, task, entry.text, entry.seed, entry.effort)
+        if draft.outcome is Outcome.FAULT and not draft.lasting:
+            draft = self._draft = draft.again()
+            self._run(draft, task, entry.text, entry.seed, entry.effort)
+            self._blame(draft, task, entry)
+        return draft
+
+    def _blame(self, draft: _Draft, task: Task, entry: Entry) -> None:
+        """Call a second fault a crash if a trusted implementation goes the same way without one: breaking the judge must not pay."""
+        if draft.outcome is Outcome.FAULT and not draft.lasting and self._healthy(task, entry):
+            draft.end(Outcome.CRASHED, f"it broke the judge twice, and a baseline on the same inputs did not: {draft.reason}")
+
+    def _healthy(self, task: Task, entry: Entry) -> bool:
+        """Whether a baseline, judged as if it were a submission, on the same seed, is right."""
+        source = canary_source(task, self.device)
+        if source is None:
+            return False
+        probe = _Draft(self.device)
+        self._run(probe, task, source, entry.seed, entry.effort)
+        return probe.outcome in (Outcome.ACCEPTED, Outcome.UNMEASURED)
+
     def _run(self, draft: _Draft, task: Task, text: str, seed: int, effort: str) -> None:
         """Fill the draft; every exception but an interrupt becomes a fault."""
         try:
@@ -248,9 +297,13 @@ class Evaluator:
         try:
             self._judge_submission(draft, task, draft.submission, seed, effort)
         except (TaskError, DeviceError) as error:
+            draft.lasting = isinstance(error, TaskError | MissingTool)
             draft.end(Outcome.FAULT, str(error))
         except Exception as error:
-            draft.end(Outcome.FAULT, f"{type(error).__name__}: {error}")
+            from .judge.errors import JudgeFault, LastingFault
+
+            draft.lasting = isinstance(error, LastingFault)
+            draft.end(Outcome.FAULT, str(error) if isinstance(error, JudgeFault) else f"{type(error).__name__}: {error}")
         if draft.outcome is Outcome.FAULT:
             self._close()  # whatever broke, the next evaluation starts from fresh processes
 
@@ -361,7 +414,13 @@ def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
         seconds[name] = time.perf_counter() - start
 
 
-def _finish(draft: _Draft, task: Task, text: str, seed: int, effort: str, context: Context, prompt_hash: str) -> Evaluation:
+def canary_source(task: Task, device: str) -> str | None:
+    """A baseline of the task as a submission: one that needs no package of its own and no compiler; None if there is none."""
+    plain = [b for b in task.baselines if device in b.devices and not b.compile and not b.requires]
+    return f"```python\n{(task.folder / 'baselines' / plain[0].file).read_text()}\n```" if plain else None
+
+
+def _finish(draft: _Draft, task: Task, entry: Entry) -> Evaluation:
     trial, submission, artifact = draft.trial, draft.submission, draft.artifact
     resources = (trial.resources if trial else {}) or (artifact.resources if artifact else {})
     reached = f"the evaluation ended before it: {draft.outcome.value}"
@@ -371,13 +430,14 @@ def _finish(draft: _Draft, task: Task, text: str, seed: int, effort: str, contex
     speedup: Speedup | None = contest.speedup if contest else None
     evaluation = Evaluation(
         id=uuid.uuid4().hex, created=datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
-        task=task.folder.name, task_version=task.version, device=draft.device, effort=effort, seed=seed,
-        outcome=draft.outcome, reason=draft.reason, checks=checks, speedup=speedup, baselines=draft.baselines, timings=timings,
+        task=task.folder.name, task_version=task.version, device=draft.device, effort=entry.effort,
+        seed=entry.seed, outcome=draft.outcome, reason=draft.reason, faults=draft.faults, checks=checks,
+        speedup=speedup, baselines=draft.baselines, timings=timings,
         workloads_right=trial.workloads_right if trial else 0.0,
         own_kernel_share=contest.own_kernel_share if contest else None, setup_us=contest.setup_us if contest else {},
-        seconds={**(trial.seconds if trial else {}), **draft.seconds}, text=text,
+        seconds={**(trial.seconds if trial else {}), **draft.seconds}, text=entry.text,
         code=submission.code if submission else "", language=submission.language.value if submission else "",
-        prompt_hash=prompt_hash, build_log=draft.build_log, resources=resources,
-        context=context, containment=CONTAINMENT, missing_containment=MISSING_CONTAINMENT, versions=versions(),
+        prompt_hash=entry.prompt_hash, build_log=draft.build_log, resources=resources,
+        context=entry.context, containment=CONTAINMENT, missing_containment=MISSING_CONTAINMENT, versions=versions(),
     )
     return msgspec.structs.replace(evaluation, feedback=write_feedback(evaluation, draft.output))

@@ -221,6 +221,8 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
     outcome: Outcome
     reason: str
     """One line: which check decided, and what it saw."""
+    faults: list[str] = []
+    """Why earlier attempts at this evaluation failed, without the submission being at fault."""
     checks: list[Check] = []
     speedup: Speedup | None = None
     baselines: list[BaselineReport] = []

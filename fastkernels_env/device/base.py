@@ -18,6 +18,10 @@ class DeviceError(Exception):
     """The device cannot be used; a fault of the host, never of a submission."""
 
 
+class MissingTool(DeviceError):
+    """This host lacks something that has to be installed."""
+
+
 class ClockTimeout(Exception):
     """The worker did not answer before the deadline."""
 
