@@ -44,23 +44,26 @@ class Report(NamedTuple):
         return cls(tuple(layer for layer in PROCESS_LAYERS if layer not in missing), dict(missing))
 
 
-def merge(workers: Iterable[Report], builds: Iterable[Report]) -> Report:
+class ContainmentError(Exception):
+    """Strict containment was asked for, and this host lacks a layer."""
+
+
+def merge(workers: Iterable[Report], builds: Iterable[Report] = ()) -> Report:
     """What held every process of an evaluation; empty if there was none.
 
     Args:
         workers: One report per worker that was given the submission.
-        builds: One per compiler; they decide about "confined builds".
+        builds: One per compiler that ran outside of a worker. "confined builds" is about these, or about the workers if there is none.
     """
     workers, builds = list(workers), list(builds)
-    missing: dict[str, str] = {}
-    for report in workers or builds:
-        missing = report.missing | missing
-    for report in builds:
-        if report.missing:
-            names = ", ".join(name for name in LAYERS if name in report.missing)
-            missing.setdefault(BUILDS, f"the compiler ran without: {names}")
     if not workers and not builds:
         return Report((), {})
+    missing: dict[str, str] = {}
+    for report in workers or builds:
+        missing |= report.missing
+    for report in builds or workers:
+        if report.missing:
+            missing[BUILDS] = f"compilers ran without: {', '.join(name for name in LAYERS if name in report.missing)}"
     return Report(tuple(layer for layer in LAYERS if layer not in missing), {name: missing[name] for name in LAYERS if name in missing})
 
 
