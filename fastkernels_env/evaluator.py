@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import datetime
 import gc
+import os
 import secrets
 import sys
 import threading
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
-from .build import Build, BuildError, BuildTimeout, has_nvcc
+from .build import Build, BuildError, BuildTimeout, has_nvcc, probe_containment
 from .checks import CheckList
 from .device import DeviceError, MissingTool, resolve
 from .feedback import write_feedback
@@ -26,6 +27,7 @@ from .forkserver import ForkServer
 from .journal import Entry, Journal
 from .log import append_record
 from .registry import load_task, read_outline
+from .sandbox.layers import ContainmentError, Report, merge, refusal
 from .submission import RejectedError, extract
 from .task import Task, TaskError
 from .types import (
@@ -48,9 +50,6 @@ from .versions import versions
 if TYPE_CHECKING:
     from .judge.judge import Judge
     from .judge.trial import Trial
-
-CONTAINMENT = ["separate processes", "memory by descriptor", "scratch folder", "descendants ended"]
-MISSING_CONTAINMENT = ["namespaces", "unprivileged uid", "landlock", "seccomp"]
 
 
 class Scorer(Protocol):
@@ -79,6 +78,8 @@ class _Draft:
         self.lasting = False
         """Whether a fault would only repeat itself."""
         self.faults: list[str] = []
+        self.builds: list[Report] = []
+        self.workers: list[Report] = []
 
     def end(self, outcome: Outcome, reason: str) -> None:
         self.outcome, self.reason = outcome, reason
@@ -100,19 +101,24 @@ class Evaluator:
         device: ``auto``, ``cpu`` or ``cuda``.
         effort: ``full`` or ``quick``, unless a call says otherwise.
         log: JSONL file to which every evaluation is appended.
+        strict: Refuse to run a submission where this host lacks a layer of containment. None: as ``FASTKERNELS_STRICT`` says (1 or 0).
 
     Raises:
         DeviceError: The device is unknown or absent.
         ValueError: Unknown effort.
     """
 
-    def __init__(self, device: str = "auto", *, effort: str = "full", log: str | Path | None = None) -> None:
+    def __init__(
+        self, device: str = "auto", *, effort: str = "full", log: str | Path | None = None, strict: bool | None = None
+    ) -> None:
         if effort not in ("full", "quick"):
             raise ValueError(f"expected effort 'full' or 'quick', got {effort!r}")
         self.device = resolve(device)
         self.effort = effort
         self.log = Path(log) if log is not None else None
         self._journal = Journal(self.log) if self.log is not None else None
+        self.strict = os.environ.get("FASTKERNELS_STRICT", "0") not in ("", "0") if strict is None else strict
+        self._refusal: str | None = None if self.strict else ""
         self._judge: Judge | None = None
         self._server: ForkServer | None = None
         self._draft: _Draft | None = None
@@ -153,15 +159,17 @@ class Evaluator:
 
         Raises:
             TaskError: There is no such task (or its folder cannot be loaded).
+            ContainmentError: `strict`, and this host lacks a layer of containment.
             LogError: The record could not be appended; its message says where the record was saved instead.
         """
         effort = effort or self.effort
         if effort not in ("full", "quick"):
             raise ValueError(f"expected effort 'full' or 'quick', got {effort!r}")
+        self._require_containment()
         self._start_ahead()
         seed = secrets.randbits(48) if seed is None else seed
         draft = _Draft(self.device)
-        with _head_start(task, text, self.device) as draft.early:
+        with _head_start(task, text, self.device, self.strict) as draft.early:
             with _no_collection():
                 loaded = load_task(task)
             entry = Entry(task=task, text=text, seed=seed, effort=effort, context=context or Context(), prompt_hash=prompt_hash)
@@ -219,8 +227,17 @@ class Evaluator:
             from .judge.judge import Judge
 
             self._judge = Judge(self.device, self._server)
+            self._judge.host.strict = self.strict
             self._server = None
         return self._judge
+
+    def _require_containment(self) -> None:
+        """Try out, once, what this host can do."""
+        if self._refusal is None:
+            missing = merge([probe_containment()]).missing
+            self._refusal = refusal(missing) if missing else ""
+        if self._refusal:
+            raise ContainmentError(self._refusal)
 
     def close(self) -> None:
         """End every worker. The evaluator opens again at the next evaluation."""
@@ -313,8 +330,9 @@ class Evaluator:
             _refuse_cuda(draft, "not built: there is no nvcc")
             return
         early = draft.early if draft.early and draft.early.submission == submission else None
-        with early or Build(submission, link=not foreign) as build:
+        with early or Build(submission, link=not foreign, strict=self.strict) as build:
             judge = self.open()  # in parallel with the compiler
+            judge.host.reports = draft.workers
             from .judge.effort import get_effort  # these import torch, as the judge does
             from .judge.trial import Trial
 
@@ -342,6 +360,8 @@ class Evaluator:
                 draft.build_log = error.log
                 outcome = Outcome.TIMED_OUT if isinstance(error, BuildTimeout) else Outcome.BUILD_FAILED
                 draft.end(outcome, error.summary)
+            finally:
+                draft.builds += [build.report] if build.report else []
         if draft.artifact is not None:
             draft.seconds[Stage.BUILD.value] = build.seconds
             draft.checks.passed("build")
@@ -373,7 +393,7 @@ def _is_foreign(submission: Submission, device: str) -> bool:
 
 
 @contextlib.contextmanager
-def _head_start(task: str, text: str, device: str) -> Iterator[Build | None]:
+def _head_start(task: str, text: str, device: str, strict: bool) -> Iterator[Build | None]:
     """A build of native code that starts before torch is imported, the first time; None where there is nothing to gain."""
     outline = read_outline(task) if "torch" not in sys.modules else None
     submission = None
@@ -383,7 +403,7 @@ def _head_start(task: str, text: str, device: str) -> Iterator[Build | None]:
     build = None
     if submission is not None and submission.language is not Language.PYTHON and not _is_foreign(submission, device):
         with contextlib.suppress(OSError):  # a full disk: it is met again, and recorded, where the build is part of the evaluation
-            build = Build(submission)
+            build = Build(submission, strict=strict)
     with build or contextlib.nullcontext():
         yield build
 
@@ -423,6 +443,7 @@ def canary_source(task: Task, device: str) -> str | None:
 def _finish(draft: _Draft, task: Task, entry: Entry) -> Evaluation:
     trial, submission, artifact = draft.trial, draft.submission, draft.artifact
     resources = (trial.resources if trial else {}) or (artifact.resources if artifact else {})
+    held = merge(draft.workers, draft.builds)
     reached = f"the evaluation ended before it: {draft.outcome.value}"
     checks: list[Check] = draft.checks.finish(reached)
     contest = trial.contest if trial else None
@@ -438,6 +459,6 @@ def _finish(draft: _Draft, task: Task, entry: Entry) -> Evaluation:
         seconds={**(trial.seconds if trial else {}), **draft.seconds}, text=entry.text,
         code=submission.code if submission else "", language=submission.language.value if submission else "",
         prompt_hash=entry.prompt_hash, build_log=draft.build_log, resources=resources,
-        context=entry.context, containment=CONTAINMENT, missing_containment=MISSING_CONTAINMENT, versions=versions(),
+        context=entry.context, containment=list(held.active), missing_containment=list(held.missing), versions=versions(),
     )
     return msgspec.structs.replace(evaluation, feedback=write_feedback(evaluation, draft.output))
