@@ -83,6 +83,8 @@ def _may_show(path: Path, prefixes: list[Path]) -> bool:
         return False
     if not any(place.is_relative_to(path) or place.is_relative_to(path.resolve()) for place in _PROJECT):
         return True
+    if any(path.glob(f"{PACKAGE.name}-*.dist-info")):
+        return True  # a folder into which packages were installed, this one too
     return any(PACKAGE.is_relative_to(prefix) and path.is_relative_to(prefix) for prefix in prefixes)
 
 
