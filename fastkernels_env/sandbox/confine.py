@@ -296,6 +296,7 @@ def _confine(policy: Policy, uid: int, missing: dict[str, str]) -> None:
     attempt(
         layers.VIEW, lambda: linux.unshare(linux.NEWNS), lambda: enter_view(policy.roots, policy.scratch, owner, policy.limits)
     )
+    linux.bound_capabilities()  # while it still may
     attempt(layers.UID, lambda: _become_user(uid))
     attempt(layers.PRIVILEGES, linux.drop_capabilities, linux.deny_new_privileges)
     attempt(layers.LIMITS, lambda: apply_limits(policy.limits, own_uid=in_user_namespace or layers.UID not in missing))
