@@ -54,6 +54,7 @@ class Build:
 
     def __init__(self, submission: Submission, link: bool = True, strict: bool = False) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="fastkernels-build-"))
+        self.folder.chmod(0o711)  # compilers run as another user and get to their own folder in it
         self.submission = submission
         self._process: subprocess.Popen[bytes] | None = None
         self._start = time.monotonic()
@@ -61,6 +62,7 @@ class Build:
         suffix = {Language.PYTHON: "py", Language.CPP: "cpp", Language.CUDA: "cu"}[submission.language]
         self._source = self.folder / f"submission.{suffix}"
         self._source.write_text(submission.code)
+        self._source.chmod(0o600)
         self._built = self.folder / ("submission.so" if link else "submission.o")
         if submission.language is not Language.PYTHON:
             self._process = self._launch(link, strict)
