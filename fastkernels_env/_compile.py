@@ -12,7 +12,6 @@ Prints two lines: ``{"missing": ...}``, the layers of containment that the compi
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
 import json
 import os

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from .cache import cache_root
 from .device import DeviceError, MissingTool
-from .forkserver import tool_environment
+from .forkserver import settings, tool_environment
 from .sandbox import tree
 from .sandbox.layers import Report
 from .types import Artifact, Language, Submission
@@ -54,6 +54,7 @@ class Build:
 
     def __init__(self, submission: Submission, link: bool = True, strict: bool = False) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="fastkernels-build-"))
+        self.folder.chmod(0o711)  # compilers run as another user and get to their own folder in it
         self.submission = submission
         self._process: subprocess.Popen[bytes] | None = None
         self._start = time.monotonic()
@@ -61,13 +62,15 @@ class Build:
         suffix = {Language.PYTHON: "py", Language.CPP: "cpp", Language.CUDA: "cu"}[submission.language]
         self._source = self.folder / f"submission.{suffix}"
         self._source.write_text(submission.code)
+        self._source.chmod(0o600)
+        self._built = self.folder / ("submission.so" if link else "submission.o")
         if submission.language is not Language.PYTHON:
             self._process = self._launch(link, strict)
 
     def _launch(self, link: bool, strict: bool) -> subprocess.Popen[bytes]:
         job = {
             "language": str(self.submission.language), "entry": self.submission.entry, "source": str(self._source),
-            "folder": str(self.folder / "build"), "artifact": str(self.folder / "submission"), "output": str(self.folder / "output"),
+            "folder": str(self.folder / "build"), "artifact": str(self._built), "output": str(self.folder / "output"),
             "link": link, "prelude": _prelude(), "strict": strict,
         }
         (self.folder / "build").mkdir()
@@ -75,7 +78,7 @@ class Build:
         return subprocess.Popen(
             [sys.executable, "-P", str(_COMPILE), json.dumps(job)],
             stdin=subprocess.DEVNULL, stdout=self._answer, stderr=subprocess.STDOUT, start_new_session=True, cwd=self.folder,
-            env=tool_environment(),
+            env=tool_environment() | settings(),
         )
 
     def result(self, seconds: float = BUILD_SECONDS) -> Artifact:
@@ -105,7 +108,7 @@ class Build:
         if "error" in answer:
             log = trim_log(answer["error"])
             raise BuildError(first_error(log), log)
-        return self._artifact(str(self.folder / "submission"), (self.folder / "output").read_text(errors="replace"))
+        return self._artifact(str(self._built), (self.folder / "output").read_text(errors="replace"))
 
     @property
     def report(self) -> Report | None:
@@ -183,7 +186,7 @@ def probe_containment() -> Report:
     """
     with tempfile.TemporaryDirectory(prefix="fastkernels-probe-") as folder:
         command = [sys.executable, "-P", str(_COMPILE), "--probe", folder]
-        done = subprocess.run(command, capture_output=True, text=True, env=tool_environment())
+        done = subprocess.run(command, capture_output=True, text=True, env=tool_environment() | settings())
     try:
         return Report.of_tree(json.loads(done.stdout)["missing"])
     except (json.JSONDecodeError, KeyError):

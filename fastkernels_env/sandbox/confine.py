@@ -24,7 +24,7 @@ from .init import attend
 from .landlock import apply_landlock
 from .layers import Report
 from .limits import Limits, apply_limits
-from .roots import Roots, unreadable
+from .roots import Roots, unreachable, unreadable
 from .seccomp import apply_seccomp
 from .view import device_files, enter_view
 from .watch import Watch
@@ -296,7 +296,8 @@ def _confine(policy: Policy, uid: int, missing: dict[str, str]) -> None:
     attempt(
         layers.VIEW, lambda: linux.unshare(linux.NEWNS), lambda: enter_view(policy.roots, policy.scratch, owner, policy.limits)
     )
-    attempt(layers.UID, lambda: _become_user(uid))
+    linux.bound_capabilities()  # while it still may
+    attempt(layers.UID, lambda: _become_user(uid, policy, layers.VIEW in missing))
     attempt(layers.PRIVILEGES, linux.drop_capabilities, linux.deny_new_privileges)
     attempt(layers.LIMITS, lambda: apply_limits(policy.limits, own_uid=in_user_namespace or layers.UID not in missing))
     attempt(layers.LANDLOCK, lambda: _apply_landlock(policy, layers.VIEW in missing))
@@ -306,7 +307,12 @@ def _confine(policy: Policy, uid: int, missing: dict[str, str]) -> None:
     os.chdir(policy.scratch)
 
 
-def _become_user(uid: int) -> None:
+def _become_user(uid: int, policy: Policy, whole_host: bool) -> None:
+    """Become the slot's user; in a view every folder can be passed, outside of it maybe not."""
+    for path in (policy.scratch, *policy.roots.folders) if whole_host else ():
+        if folder := unreachable(path):
+            os.chown(policy.scratch, os.getuid(), os.getgid())
+            raise PermissionError(f"other users cannot pass {folder}")
     os.setgroups([])
     os.setresgid(uid, uid, uid)
     os.setresuid(uid, uid, uid)

@@ -86,10 +86,14 @@ def deny_new_privileges() -> None:
     _checked(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "PR_SET_NO_NEW_PRIVS")
 
 
-def drop_capabilities() -> None:
-    """Give up every capability, for good."""
+def bound_capabilities() -> None:
+    """Let no program that is executed have a capability."""
     for capability in range(_LAST_CAPABILITY + 1):
         _libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0)  # fails for numbers that this kernel does not know, and without CAP_SETPCAP
+
+
+def drop_capabilities() -> None:
+    """Give up every capability, for good."""
     header, none = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION, 0), (ctypes.c_uint32 * 6)()
     syscall(_CAPSET[MACHINE], header, none, what="capset")
 

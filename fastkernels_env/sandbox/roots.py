@@ -114,3 +114,8 @@ def unreadable(roots: Roots) -> str:
         if mode & wanted != wanted:
             return path
     return ""
+
+
+def unreachable(path: str) -> str:
+    """The folder on the way to a path that another user cannot pass; empty if there is none."""
+    return next((str(folder) for folder in Path(path).parents if not folder.stat().st_mode & 0o001), "")

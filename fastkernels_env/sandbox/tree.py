@@ -8,7 +8,7 @@ import signal
 import time
 
 _STOPPED = frozenset("TtZX")
-_MOMENT = 0.2
+_MOMENT = 0.05
 
 
 def descendants(pid: int) -> list[int]:
@@ -32,22 +32,30 @@ def _children(pid: int) -> list[int]:
         return children
     for thread in threads:
         try:
-            with open(f"{folder}/{thread}/children", "rb", buffering=0) as file:
-                children += map(int, file.read().split())
+            children += map(int, _read(f"{folder}/{thread}/children").split())
         except FileNotFoundError:
-            if os.path.exists(f"{folder}/{thread}") and not os.path.exists("/proc/self/task/" + str(os.getpid()) + "/children"):
-                return _children_by_scan(pid)  # a kernel that does not list them
+            if os.path.exists(f"{folder}/{thread}"):  # a kernel that does not list them
+                return _children_by_scan(pid)
         except OSError:
             continue
     return children
+
+
+def _read(path: str) -> bytes:
+    """A small file, in as few system calls as it takes."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        return os.read(descriptor, 1 << 16)
+    finally:
+        os.close(descriptor)
 
 
 def _children_by_scan(pid: int) -> list[int]:
     found = []
     for name in os.listdir("/proc"):
         if name.isdigit():
-            with contextlib.suppress(OSError, ValueError, IndexError), open(f"/proc/{name}/stat", "rb") as file:
-                if int(file.read().rpartition(b")")[2].split()[1]) == pid:
+            with contextlib.suppress(OSError, ValueError, IndexError):
+                if int(_read(f"/proc/{name}/stat").rpartition(b")")[2].split()[1]) == pid:
                     found.append(int(name))
     return found
 
@@ -58,16 +66,14 @@ def stop(pid: int) -> None:
     A process that is about to have a child may still have it: so the walk is repeated until it finds nothing that runs. A thread inside
     of a driver's call stops at its end; it is not waited for longer than a moment.
     """
-    known: set[int] = set()
+    stopped: set[int] = set()
     deadline = time.monotonic() + _MOMENT
-    while time.monotonic() < deadline:
-        living = [pid, *descendants(pid)]
-        fresh = [process for process in living if process not in known]
+    while fresh := [process for process in (pid, *descendants(pid)) if process not in stopped]:
         for process in fresh:
             _signal(process, signal.SIGSTOP)
-        known.update(fresh)
-        if not fresh and all(_has_stopped(process) for process in living):
-            return
+        stopped.update(fresh)
+        while not all(map(_has_stopped, fresh)) and time.monotonic() < deadline:
+            time.sleep(2e-5)  # it may be waiting for the core that this thread is on
 
 
 def resume(pid: int) -> None:
@@ -88,8 +94,8 @@ def _has_stopped(pid: int) -> bool:
     folder = f"/proc/{pid}/task"
     with contextlib.suppress(OSError):
         for thread in os.listdir(folder):
-            with contextlib.suppress(FileNotFoundError, ProcessLookupError), open(f"{folder}/{thread}/stat", "rb", buffering=0) as file:
-                if chr(file.read(512).rpartition(b") ")[2][0]) not in _STOPPED:
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                if chr(_read(f"{folder}/{thread}/stat").rpartition(b") ")[2][0]) not in _STOPPED:
                     return False
     return True
 
