@@ -12,7 +12,8 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from fastkernels_env.judge.compare import MAX_GATES, ROW_SLACK, SHARE_INSIDE
+from fastkernels_env.judge.compare import MAX_GATES, SHARE_INSIDE
+from fastkernels_env.judge.parts import ROW_SLACK
 from fastkernels_env.registry import load_task, task_folders
 from fastkernels_env.task import SEED_LANGUAGE, Arg, Gate, Role, Task, TaskError, Workload, dtype_of
 from fastkernels_env.types import Language, Regime

@@ -6,7 +6,8 @@ import hashlib
 from collections.abc import Iterable, Iterator
 
 from ._compile import CPP_FLAGS, CUDA_ARCH, CUDA_FLAGS
-from .judge.compare import MAX_GATES, ROW_SLACK, SHARE_INSIDE
+from .judge.compare import MAX_GATES, SHARE_INSIDE
+from .judge.parts import ROW_SLACK
 from .submission import LANGUAGES
 from .task import Arg, Gate, Role, Task, Workload, dtype_of
 from .types import Language

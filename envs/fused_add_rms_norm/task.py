@@ -45,12 +45,15 @@ class FusedAddRmsNorm(Task):
         Baseline(name="liger", file="liger.py", devices=("cuda",), requires="liger_kernel"),
     )
     ragged: ClassVar[Mapping[str, Mapping[str, Range]]] = {"cpu": {"T": (1, 400)}, "cuda": {"T": (1, 6000)}}
+    variants: ClassVar[Mapping[str, tuple[Mapping[str, int], ...]]] = {
+        "cpu": ({"H": 1536}, {"H": 2880}), "cuda": ({"H": 1536}, {"H": 2880}, {"H": 5120})
+    }
 
     def inputs(self, workload: Workload, draw: Draw) -> dict[str, Value]:
         shape = (workload.sizes["T"], workload.sizes["H"])
         dtype = getattr(torch, workload.dtype)
-        x = draw.activation(shape, dtype)
-        residual = draw.activation(shape, dtype, RESIDUAL_SCALE)
+        x = draw.vary_rows(draw.activation(shape, dtype), 100.0, 1e-3)
+        residual = draw.vary_rows(draw.activation(shape, dtype, RESIDUAL_SCALE), 100.0, 1e-3)
         if draw.regime is not Regime.NORMAL:
             # Padding slots of a CUDA graph hold rows this small; in them alone can the output show a wrong epsilon.
             x[15::16] *= 1e-3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
@@ -54,6 +55,10 @@ class GqaDecode(Task):
     )
     regimes = (Regime.REALISTIC, Regime.SKEWED, Regime.EMPTY)
     ragged: ClassVar[Mapping[str, Mapping[str, Range]]] = {"cpu": {"B": (1, 10)}, "cuda": {"B": (1, 80)}}
+    variants: ClassVar[Mapping[str, tuple[Mapping[str, int], ...]]] = {
+        "cpu": ({"q": 4, "kv": 4}, {"q": 8, "kv": 4, "d": 64}, {"q": 16, "kv": 4}),
+        "cuda": ({"q": 16, "kv": 8, "d": 128}, {"q": 32, "kv": 4, "d": 128}, {"q": 8, "kv": 8, "d": 64}),
+    }
     batch = "B"
 
     def complete(self, sizes: Mapping[str, int]) -> dict[str, int]:
@@ -74,7 +79,7 @@ class GqaDecode(Task):
         # Like any parameter the scale is not the obvious one, so that a kernel that derives it from d fails.
         factor = 1.0 if draw.regime is Regime.NORMAL else 0.8 + 0.4 * float(torch.rand((), generator=draw.host))
         return {
-            "q": draw.activation((batch, heads, width), dtype),
+            "q": draw.vary_rows(draw.activation((batch, heads, width), dtype), 4.0, 1e-3),
             "k_cache": draw.activation((pool, page, kv_heads, width), dtype),
             "v_cache": draw.activation((pool, page, kv_heads, width), dtype),
             "kv_indptr": indptr.to(draw.device),
@@ -99,6 +104,33 @@ class GqaDecode(Task):
             out[b] = (scores.softmax(-1) @ values).view(heads, width)
             lse[b] = scores.logsumexp(-1).flatten() / math.log(2)
         return {"out": out, "lse": lse}
+
+    def groups(self, args: Mapping[str, Value]) -> dict[str, dict[str, torch.Tensor]]:
+        batch, heads = _tensor(args, "q").shape[:2]
+        head = torch.arange(heads).repeat(batch)
+        shared = heads // _tensor(args, "k_cache").shape[2]
+        kinds = {"head": head, "key-value head": head // shared, "sequence": torch.arange(batch).repeat_interleave(heads)}
+        return {"out": kinds, "lse": kinds}
+
+    def unused(self, args: Mapping[str, Value]) -> dict[str, torch.Tensor]:
+        """Slots of the caches that hold no token of any sequence, and the rest of the page list."""
+        cache, indices = _tensor(args, "k_cache"), _tensor(args, "kv_indices")
+        indptr = _tensor(args, "kv_indptr").long()
+        owned = torch.arange(len(indices), device=indices.device) < indptr[-1]
+        slot = torch.arange(cache.shape[1], device=cache.device)
+        free = torch.ones(cache.shape[:2], dtype=torch.bool, device=cache.device)
+        free[indices[owned].long()] = False
+        if len(indptr) > 1:
+            free[indices[indptr[1:] - 1].long()] = slot >= _tensor(args, "last_page_len")[:, None]
+        return {"k_cache": free[:, :, None, None], "v_cache": free[:, :, None, None], "kv_indices": ~owned}
+
+    def perturbed(self, args: Mapping[str, Value], rng: random.Random) -> dict[str, dict[str, Value]]:
+        """The pages in use are dealt out in reverse order."""
+        indices, used = _tensor(args, "kv_indices").clone(), int(_tensor(args, "kv_indptr")[-1])
+        if used < 2:
+            return {}
+        indices[:used] = indices[:used].flip(0)
+        return {"the page table": {**args, "kv_indices": indices}}
 
     def cost(self, workload: Workload, args: Mapping[str, Value]) -> Cost:
         batch, page, heads, kv_heads, width = (workload.sizes[name] for name in ("B", "page", "q", "kv", "d"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
@@ -54,6 +55,11 @@ class MoeGemm(Task):
     regimes = (Regime.REALISTIC, Regime.SKEWED, Regime.EMPTY)
     ragged: ClassVar[Mapping[str, Mapping[str, Range]]] = {"cpu": {"T": (1, 64)}, "cuda": {"T": (1, 5000)}}
 
+    variants: ClassVar[Mapping[str, tuple[Mapping[str, int], ...]]] = {
+        "cpu": ({"E": 11, "N": 200, "K": 144}, {"E": 32, "N": 120, "K": 352}),
+        "cuda": ({"E": 64, "k": 6, "N": 2816, "K": 2048}, {"E": 32, "k": 4, "N": 2880, "K": 2880}),
+    }
+
     def complete(self, sizes: Mapping[str, int]) -> dict[str, int]:
         """Rows R of C, rows M of A and capacity EM. Where ``down`` is 1 (the second GEMM) A already has a row per routed pair."""
         rows, block = sizes["T"] * sizes["k"], sizes["block"]
@@ -68,8 +74,8 @@ class MoeGemm(Task):
             ids = _balanced(sizes["T"], sizes["E"], sizes["k"], draw)
         sorted_ids, expert_ids, used = _align(ids.view(-1), sizes, draw)
         return {
-            "A": draw.activation((sizes["M"], sizes["K"]), dtype),
-            "B": draw.matrix((sizes["E"], sizes["N"], sizes["K"]), dtype, sizes["K"]),
+            "A": draw.vary_rows(draw.activation((sizes["M"], sizes["K"]), dtype), 4.0, 1e-3),
+            "B": draw.matrix((sizes["E"], sizes["N"], sizes["K"]), dtype, sizes["K"], one_sign=True),
             "topk_weights": weights.view(-1).to(draw.device),
             "sorted_token_ids": sorted_ids.int().to(draw.device),
             "expert_ids": expert_ids.int().to(draw.device),
@@ -86,6 +92,29 @@ class MoeGemm(Task):
         for expert, rows in _rows_by_expert(args):
             out[rows] = a[rows // top_k].double() @ b[expert].double().T
         return {"C": out * weights.double()[:, None] if args["mul_routed_weight"] else out}
+
+    def groups(self, args: Mapping[str, Value]) -> dict[str, dict[str, torch.Tensor]]:
+        expert = torch.zeros(_tensor(args, "topk_weights").numel(), dtype=torch.int64)
+        for number, rows in _rows_by_expert(args):
+            expert[rows.cpu()] = number
+        return {"C": {"expert": expert}}
+
+    def unused(self, args: Mapping[str, Value]) -> dict[str, torch.Tensor]:
+        """Weights of experts without rows."""
+        weights = _tensor(args, "B")
+        mask = torch.ones(len(weights), 1, 1, dtype=torch.bool, device=weights.device)
+        mask[[expert for expert, _ in _rows_by_expert(args)]] = False
+        return {"B": mask}
+
+    def perturbed(self, args: Mapping[str, Value], rng: random.Random) -> dict[str, dict[str, Value]]:
+        """Two rows of different experts change places."""
+        owners = _rows_by_expert(args)
+        if len(owners) < 2:
+            return {}
+        one, other = (rows[rng.randrange(len(rows))] for _, rows in rng.sample(owners, 2))
+        slots = _tensor(args, "sorted_token_ids")
+        swapped = torch.where(slots == one, other.to(slots.dtype), torch.where(slots == other, one.to(slots.dtype), slots))
+        return {"the experts of two rows": {**args, "sorted_token_ids": swapped}}
 
     def cost(self, workload: Workload, args: Mapping[str, Value]) -> Cost:
         sizes, item = workload.sizes, getattr(torch, workload.dtype).itemsize

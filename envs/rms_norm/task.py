@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
@@ -11,7 +11,10 @@ from ...task import Baseline, Cost, Input, Output, Scalar, Task, Weight, Workloa
 
 if TYPE_CHECKING:
     from ...recipes import Draw
-    from ...task import Value
+    from ...task import Range, Value
+
+LARGE, SMALL = 1e4, 1e-4
+"""Scales of some rows: squares that only float32 holds, and rows in which the epsilon counts."""
 
 
 class RmsNorm(Task):
@@ -39,13 +42,16 @@ class RmsNorm(Task):
         Baseline(name="flashinfer", file="flashinfer.py", devices=("cuda",), requires="flashinfer"),
         Baseline(name="liger", file="liger.py", devices=("cuda",), requires="liger_kernel"),
     )
-    ragged = {"cpu": {"T": (1, 700)}, "cuda": {"T": (1, 6000)}}
+    ragged: ClassVar[Mapping[str, Mapping[str, Range]]] = {"cpu": {"T": (1, 700)}, "cuda": {"T": (1, 6000)}}
+    variants: ClassVar[Mapping[str, tuple[Mapping[str, int], ...]]] = {
+        "cpu": ({"H": 128}, {"H": 1536}, {"H": 2880}), "cuda": ({"H": 128}, {"H": 1536}, {"H": 2880}, {"H": 5120}, {"H": 7168})
+    }
 
     def inputs(self, workload: Workload, draw: Draw) -> dict[str, Value]:
         tokens, width = workload.sizes["T"], workload.sizes["H"]
         dtype = getattr(torch, workload.dtype)
         return {
-            "input": draw.activation((tokens, width), dtype),
+            "input": draw.vary_rows(draw.activation((tokens, width), dtype), LARGE, SMALL),
             "weight": draw.parameter((width,), dtype),
             "epsilon": 1e-5,
         }

@@ -25,12 +25,14 @@ class Case(NamedTuple):
         regime: How the inputs were drawn.
         args: Values of all arguments but the outputs.
         expected: Oracle by output name, float64 or integers.
+        seed: What it was drawn from; places and canaries follow from it too.
     """
 
     workload: Workload
     regime: Regime
     args: dict[str, Value]
     expected: dict[str, torch.Tensor]
+    seed: int = 0
 
     def describe(self) -> str:
         """Sizes, dtype and regime."""
@@ -70,7 +72,7 @@ def make_case(
             _check_oracle(task, workload, expected)
     except Exception as error:
         raise _fault(error, f"{workload.name} ({regime.value})", name) from error
-    return Case(workload, regime, args, expected)
+    return Case(workload, regime, args, expected, seed)
 
 
 def _fault(error: Exception, where: str, task: str) -> JudgeFault:
@@ -102,6 +104,8 @@ def _check_oracle(task: Task, workload: Workload, expected: dict[str, torch.Tens
         _fits(f"oracle()[{arg.name!r}]", expected[arg.name], shape_of(arg, workload.sizes), None)
         if expected[arg.name].is_floating_point() and expected[arg.name].dtype is not torch.float64:
             raise TaskError(f"oracle()[{arg.name!r}] must be float64, it is {expected[arg.name].dtype}")
+        if arg.ties and arg.ties not in expected:
+            raise TaskError(f"oracle() returns no {arg.ties!r}, the scores that {arg.name!r} names")
 
 
 def _fits(what: str, value: torch.Tensor, shape: tuple[int, ...], dtype: str | None) -> None:
