@@ -73,7 +73,7 @@ DeviceOption = Annotated[Device, typer.Option(help="Device to judge on; auto tak
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 StrictOption = Annotated[
     bool | None,
-    typer.Option("--strict/--no-strict", help="Refuse to run where doctor finds a layer of containment missing. Default: FASTKERNELS_STRICT."),
+    typer.Option("--strict/--no-strict", help="Refuse to run where a layer of containment is missing. Default: FASTKERNELS_STRICT."),
 ]
 TaskArgument = Annotated[str, typer.Argument(help="Name of a task; see the command list.", metavar="TASK")]
 

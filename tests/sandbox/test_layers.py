@@ -292,7 +292,7 @@ def test_a_tree_is_found_stopped_and_continued(family):
         assert [family.pid, *tree.descendants(family.pid)] == pids
         tree.resume(family.pid)
     time.sleep(0.3)
-    assert sum(spent(pids)) > sum(before)
+    assert set(states([family.pid, *tree.descendants(family.pid)])) & {"R", "S"}
 
 
 def test_a_tree_ends_with_what_has_left_its_session(family):

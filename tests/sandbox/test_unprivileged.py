@@ -13,7 +13,21 @@ from pathlib import Path
 import pytest
 
 from fastkernels_env import _compile
-from fastkernels_env.sandbox.layers import ALWAYS, BUILDS, IPC, LANDLOCK, LAYERS, LIMITS, NETWORK, PID, PRIVILEGES, SECCOMP, UID, VIEW, WATCH
+from fastkernels_env.sandbox.layers import (
+    ALWAYS,
+    BUILDS,
+    IPC,
+    LANDLOCK,
+    LAYERS,
+    LIMITS,
+    NETWORK,
+    PID,
+    PRIVILEGES,
+    SECCOMP,
+    UID,
+    VIEW,
+    WATCH,
+)
 
 SCRIPT = """
     import json, os, sys, time
@@ -88,8 +102,8 @@ def test_a_container_that_may_not_make_namespaces(tiny_root, task_files, tmp_pat
         "TMPDIR": str(temporary),
     }
     done = subprocess.run(
-        ["setpriv", "--bounding-set=-sys_admin", sys.executable, "-c", textwrap.dedent(SCRIPT)], input=json.dumps(texts), capture_output=True,
-        text=True, env=environment, timeout=300,
+        ["setpriv", "--bounding-set=-sys_admin", sys.executable, "-c", textwrap.dedent(SCRIPT)], input=json.dumps(texts),
+        capture_output=True, text=True, env=environment, timeout=300,
     )
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(rows) == len(texts), done.stderr[-3000:]
