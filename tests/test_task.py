@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from fastkernels_env.registry import load_task, task_folders
 from fastkernels_env.task import (
+    TILES,
     Input,
     Metadata,
     Mutant,
     Output,
-    TILES,
     Scalar,
     TaskError,
     Weight,

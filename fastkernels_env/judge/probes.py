@@ -1,8 +1,8 @@
 """Probes: a small case, run among other calls.
 
 The first call is the case itself. Then follow, in a secret order: another case of other size, the first case twice more at other
-addresses, and the first case with small changes; the last call is the other case again. From this follows whether outputs survive later calls (`aliasing`), whether equal
-inputs give equal outputs (`determinism`), and whether every input counts (`perturbation`).
+addresses, and the first case with small changes; the last call is the other case again. From this follows whether outputs survive later
+calls (`aliasing`), whether equal inputs give equal outputs (`determinism`), and whether every input counts (`perturbation`).
 """
 
 from __future__ import annotations

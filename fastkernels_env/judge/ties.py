@@ -25,7 +25,8 @@ def compare_ids(actual: torch.Tensor, scores: torch.Tensor, gate: Gate) -> Compa
         gate: Tolerance under which scores tie.
     """
     if actual.shape[:-1] != scores.shape[:-1] or actual.shape[-1] > scores.shape[-1]:
-        raise ValueError(f"expected indices of shape {(*scores.shape[:-1], 'k')} with k of at most {scores.shape[-1]}, got {tuple(actual.shape)}")
+        wanted = f"{(*scores.shape[:-1], 'k')} with k of at most {scores.shape[-1]}"
+        raise ValueError(f"expected indices of shape {wanted}, got {tuple(actual.shape)}")
     elements = actual.numel()
     if not elements:
         return Comparison(True, 0, 0.0, 0.0, 0.0, 0.0, WHOLE, 0)

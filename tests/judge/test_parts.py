@@ -80,7 +80,7 @@ def test_groups_may_be_parts_of_rows_or_several_rows():
 
 @pytest.mark.parametrize("ids", [7, 48, 5000])
 def test_ids_that_do_not_divide_the_output_are_refused(ids):
-    with pytest.raises(ValueError, match="'head': .* ids do not divide an output of 10 rows of 96"):
+    with pytest.raises(ValueError, match=r"'head': .* ids do not divide an output of 10 rows of 96"):
         Parts(10, 96, {"head": torch.zeros(ids, dtype=torch.int64)})
 
 
@@ -145,7 +145,7 @@ def test_one_dropped_group_of_a_task_fails(name, kinds):
     for output, found in groups.items():
         expected = case.expected[output]
         dtype = torch.float32 if output == "lse" else getattr(torch, case.workload.dtype)
-        for kind, ids in found.items():
+        for ids in found.values():
             group = int(ids[len(ids) // 2])
             actual = expected.to(dtype, copy=True)
             actual.view(len(ids), -1)[ids == group] = 0

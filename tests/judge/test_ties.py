@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -105,7 +107,7 @@ class TopK(Task):
 
     entry = "top_k"
     signature = (Output("ids", "T", "k", dtype="int32", ties="scores"), Input("logits", "T", "N"), Scalar("mode", "int"))
-    ragged = {"cpu": {"T": (1, 64)}}
+    ragged: ClassVar = {"cpu": {"T": (1, 64)}}
     mode = 0
 
     def inputs(self, workload, draw):
