@@ -202,6 +202,38 @@ def warm(
 
 
 @app.command()
+def qualify(
+    tasks: Annotated[list[str] | None, typer.Argument(help="Names of tasks; all without any.", metavar="[TASK]...")] = None,
+    device: DeviceOption = Device.AUTO,
+    budget: Annotated[int, typer.Option(min=0, help="Automatic mutants of each seed; a fifth of it where Triton is interpreted.")] = 40,
+    seed: Annotated[int, typer.Option(help="Seed of the sample of mutants and of every input.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="JSONL file of results; those that it holds are not judged again.")] = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Judge mutants of a task's seeds, hand-written and automatic. Exit status 1 if one survives that is not equivalent."""
+    from .registry import task_folders
+
+    for name in tasks or ():
+        check_task(name)
+    if out is not None:
+        check_log(out)
+    kind = resolve_device(device.value)
+    loaded = [load(name) for name in tasks or task_folders()]
+    from .qualify import command
+    from .task import TaskError
+
+    with _narrated(kind, None) as (evaluator, status):
+        try:
+            results = command.qualify(evaluator, loaded, budget=budget, seed=seed, out=out, progress=status.say)
+        except TaskError as error:
+            raise Problem(str(error), FAULT) from error
+        except ValueError as error:
+            raise Problem(str(error)) from error
+    write(command.summary(results, as_json))
+    return command.exit_status(results)
+
+
+@app.command()
 def demo(device: DeviceOption = Device.AUTO, strict: StrictOption = None) -> int:
     """Judge good, slow, wrong and cheating kernels for moe_gemm on this machine and show what becomes of each."""
     kind = resolve_device(device.value)

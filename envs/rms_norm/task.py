@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 
 from ...task import Baseline, Cost, Input, Output, Scalar, Task, Weight, Workload
+from ...types import Regime
 
 if TYPE_CHECKING:
     from ...recipes import Draw
@@ -21,6 +22,7 @@ class RmsNorm(Task):
     """Root-mean-square normalisation of each row, times a weight."""
 
     entry = "rms_norm"
+    version = 2
     summary = "Divide each row by its root mean square and multiply by a weight."
     semantics = (
         "out[t, h] = input[t, h] / sqrt(mean over h of input[t, h]^2 + epsilon) * weight[h]. Accumulate in float32 or better and "
