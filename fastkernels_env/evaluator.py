@@ -23,6 +23,7 @@ from .checks import CheckList
 from .device import DeviceError, resolve
 from .feedback import write_feedback
 from .forkserver import ForkServer
+from .judge.verdict import decided_by
 from .log import append_record
 from .registry import load_task, read_outline
 from .submission import RejectedError, extract
@@ -365,12 +366,14 @@ def _finish(draft: _Draft, task: Task, text: str, seed: int, effort: str, contex
     resources = (trial.resources if trial else {}) or (artifact.resources if artifact else {})
     reached = f"the evaluation ended before it: {draft.outcome.value}"
     checks: list[Check] = draft.checks.finish(reached)
+    decider = decided_by(draft.outcome, draft.reason, trial.stage if trial else Stage.BUILD, checks)
     timings: list[Timing] = trial.timings if trial else []
     speedup: Speedup | None = trial.speedup if trial else None
     evaluation = Evaluation(
         id=uuid.uuid4().hex, created=datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
         task=task.folder.name, task_version=task.version, device=draft.device, effort=effort, seed=seed,
-        outcome=draft.outcome, reason=draft.reason, checks=checks, speedup=speedup, baselines=draft.baselines, timings=timings,
+        outcome=draft.outcome, reason=draft.reason, decided_by=decider, checks=checks, speedup=speedup, baselines=draft.baselines,
+        timings=timings,
         workloads_right=trial.right / trial.tried if trial and trial.tried else 0.0,
         own_kernel_share=trial.own_kernel_share if trial else None, setup_us=trial.setup_us if trial else {},
         seconds={**(trial.seconds if trial else {}), **draft.seconds}, text=text,
