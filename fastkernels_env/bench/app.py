@@ -79,6 +79,60 @@ def integrity(
 
 
 @app.command()
+def survival(
+    count: Annotated[int, typer.Option(help="Evaluations in all.")] = 500,
+    every: Annotated[int, typer.Option(help="One evaluation in so many is honest.")] = 10,
+    device: DeviceOption = "auto",
+    suite: SuiteOption = None,
+    as_json: JsonOption = False,
+    out: OutOption = None,
+) -> int:
+    """Judge hostile submissions in random order; exit status 1 if the judge died, refused honest work or left anything behind."""
+    kind = resolve_device(device)
+    threats = _suite(suite)
+    _check_out(out)
+    import tempfile
+
+    from msgspec import to_builtins
+
+    from .survival import run_survival
+
+    with tempfile.TemporaryDirectory(prefix="survival-") as folder:
+        lines = out or Path(folder) / "lines.jsonl"
+        result = run_survival(kind, threats, count, max(every, 1), lines, lambda ended: tell(f"{ended.number} {ended.fixture}: {ended.outcome}"))
+    if as_json:
+        write(json.dumps(to_builtins(result), indent=1) + "\n")
+    else:
+        figures = {**to_builtins(result), "outcomes": _listed(result.outcomes), "leaks": _listed(result.leaks)}
+        write("".join(f"{name.replace('_', ' ')}: {value}\n" for name, value in figures.items()))
+    return ACCEPTED if result.good else OTHER
+
+
+@app.command()
+def delegation(
+    device: DeviceOption = "auto",
+    tasks: Annotated[list[str] | None, typer.Option("--task", help="Only these tasks.")] = None,
+    effort: Annotated[str, typer.Option(help="full or quick")] = "full",
+    as_json: JsonOption = False,
+) -> int:
+    """Submit the baselines' own sources: exit status 1 if one is faster than itself."""
+    for name in tasks or ():
+        check_task(name)
+    kind = resolve_device(device)
+    from ..registry import task_folders
+    from .delegation import HEADER, line, run_delegation
+
+    rows = run_delegation(kind, tasks or list(task_folders()), effort, lambda row: tell(" | ".join(line(row))))
+    if as_json:
+        from msgspec import to_builtins
+
+        write(json.dumps(to_builtins(rows), indent=1) + "\n")
+    else:
+        display(_table(HEADER, [line(row) for row in rows]))
+    return ACCEPTED if all(row.good for row in rows) else OTHER
+
+
+@app.command()
 def threats(suite: SuiteOption = None) -> int:
     """Print what the threat suite tries, as a page of Markdown."""
     found = _suite(suite)
@@ -105,6 +159,10 @@ def _chosen(suite: Suite, kind: str, pattern: str, seeds: bool) -> list[Fixture]
     if not chosen:
         raise Problem(f"no fixture for device {kind!r} fits the pattern {pattern!r}; the command `bench threats` lists them")
     return chosen
+
+
+def _listed(figures: dict[str, int]) -> str:
+    return ", ".join(f"{name.replace('_', ' ')} {figure}" for name, figure in figures.items())
 
 
 def _check_out(out: Path | None) -> None:
