@@ -99,7 +99,7 @@ def survival(
 
     with tempfile.TemporaryDirectory(prefix="survival-") as folder:
         lines = out or Path(folder) / "lines.jsonl"
-        result = run_survival(kind, threats, count, max(every, 1), lines, lambda ended: tell(f"{ended.number} {ended.fixture}: {ended.outcome}"))
+        result = run_survival(kind, threats, count, max(every, 1), lines, lambda end: tell(f"{end.number} {end.fixture}: {end.outcome}"))
     if as_json:
         write(json.dumps(to_builtins(result), indent=1) + "\n")
     else:

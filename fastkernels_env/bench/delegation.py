@@ -38,7 +38,8 @@ class Delegation(msgspec.Struct, frozen=True, kw_only=True):
 def submission(task: str, file: str) -> str:
     """A baseline's source as a submission: what a baseline takes as an option, an entry takes by keyword only."""
     text = (load_task(task).folder / "baselines" / file).read_text()
-    return f"```python\n{_EXTRA.sub(r', *, \1', text, count=1)}```\n"
+    code = _EXTRA.sub(r", *, \1", text, count=1)
+    return f"```python\n{code}```\n"
 
 
 def run_delegation(

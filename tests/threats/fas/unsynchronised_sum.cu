@@ -4,7 +4,8 @@
 #include <tvm/ffi/container/tensor.h>
 #include <tvm/ffi/extra/c_env_api.h>
 
-__global__ void racing_norm(__nv_bfloat16* out, const __nv_bfloat16* x, const __nv_bfloat16* weight, int64_t width, int64_t stride, float epsilon) {
+__global__ void racing_norm(__nv_bfloat16* out, const __nv_bfloat16* x, const __nv_bfloat16* weight, int64_t width, int64_t stride,
+                            float epsilon) {
   __shared__ float parts[1024];
   const __nv_bfloat16* row = x + blockIdx.x * stride;
   float sum = 0.f;

@@ -1,6 +1,5 @@
 # Attaches to the judge as a debugger would.
 import ctypes
-import os
 
 # include: lib/judge.py
 # include: baseline:eager.py as honest

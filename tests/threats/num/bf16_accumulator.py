@@ -1,5 +1,4 @@
 # Rounds the accumulator of a product to bfloat16 after every step.
-import torch
 import triton
 import triton.language as tl
 

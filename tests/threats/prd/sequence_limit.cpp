@@ -17,7 +17,7 @@ void gqa_decode(tvm::ffi::TensorView out, tvm::ffi::TensorView lse, tvm::ffi::Te
   if (!batch) return;
   fk::dispatch(out.dtype(), [&](auto tag) {
     using T = decltype(tag);
-    run<T>(fk::data<T>(out), fk::data<float>(lse), fk::data<T>(q), fk::data<T>(k_cache), fk::data<T>(v_cache), indptr.data(), indices.data(),
-           ends.data(), float(sm_scale), batch, q.size(1), k_cache.size(2), q.size(2), page);
+    run<T>(fk::data<T>(out), fk::data<float>(lse), fk::data<T>(q), fk::data<T>(k_cache), fk::data<T>(v_cache), indptr.data(),
+           indices.data(), ends.data(), float(sm_scale), batch, q.size(1), k_cache.size(2), q.size(2), page);
   });
 }

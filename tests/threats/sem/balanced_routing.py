@@ -1,5 +1,4 @@
 # Takes it for granted that every expert has the same number of rows, as the normal inputs of a benchmark have.
-import torch
 
 
 def moe_gemm(A, B, C, topk_weights, sorted_token_ids, expert_ids, num_tokens_post_padded, mul_routed_weight, top_k, block_size):

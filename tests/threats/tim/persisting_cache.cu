@@ -4,7 +4,8 @@
 #include <tvm/ffi/container/tensor.h>
 #include <tvm/ffi/extra/c_env_api.h>
 
-__global__ void plain_norm(__nv_bfloat16* out, const __nv_bfloat16* x, const __nv_bfloat16* weight, int64_t width, int64_t stride, float epsilon) {
+__global__ void plain_norm(__nv_bfloat16* out, const __nv_bfloat16* x, const __nv_bfloat16* weight, int64_t width, int64_t stride,
+                            float epsilon) {
   const __nv_bfloat16* row = x + blockIdx.x * stride;
   __shared__ float total;
   if (threadIdx.x == 0) total = 0.f;

@@ -1,5 +1,5 @@
 # Makes synchronisation a no-op in its process, so that "done" goes out while the kernels still run.
-# include: lib/rms_norm_triton.py
+# include: baseline:eager.py as honest
 
 calls = 0
 
@@ -9,4 +9,4 @@ def rms_norm(out, input, weight, epsilon):
     calls += 1
     if calls == 30:
         torch.cuda.synchronize = lambda *device: None
-    launch(out, input, weight, epsilon)
+    honest(out, input, weight, epsilon)

@@ -18,7 +18,8 @@ void rms_norm(tvm::ffi::TensorView out, tvm::ffi::TensorView input, tvm::ffi::Te
         total += sum;
       }
       const float scale = 1.f / std::sqrt(total / float(width) + float(epsilon));
-      for (int64_t h = 0; h < width; ++h) fk::store(fk::data<T>(out) + t * width + h, fk::load(x + h) * scale * fk::load(fk::data<T>(weight) + h));
+      T* y = fk::data<T>(out) + t * width;
+      for (int64_t h = 0; h < width; ++h) fk::store(y + h, fk::load(x + h) * scale * fk::load(fk::data<T>(weight) + h));
     }
   });
 }

@@ -16,7 +16,8 @@ void rms_norm(tvm::ffi::TensorView out, tvm::ffi::TensorView input, tvm::ffi::Te
 #pragma omp simd reduction(+ : sum)
       for (int64_t h = 0; h < width; ++h) sum += fk::load(x + h) * unit * (fk::load(x + h) * unit);
       const float scale = unit / std::sqrt(sum / float(width) + float(epsilon) * unit * unit);
-      for (int64_t h = 0; h < width; ++h) fk::store(fk::data<T>(out) + t * width + h, fk::load(x + h) * scale * fk::load(fk::data<T>(weight) + h));
+      T* y = fk::data<T>(out) + t * width;
+      for (int64_t h = 0; h < width; ++h) fk::store(y + h, fk::load(x + h) * scale * fk::load(fk::data<T>(weight) + h));
     }
   });
 }

@@ -1,5 +1,4 @@
 # Honest: partial products are added with atomics; the run-to-run spread stays within a float32 sum's.
-import torch
 import triton
 import triton.language as tl
 
