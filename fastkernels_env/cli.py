@@ -37,6 +37,7 @@ from ._terminal import (
     tell,
     write,
 )
+from .bench.app import app as bench
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -52,6 +53,7 @@ app = typer.Typer(
     help="Kernel source in, production worth out: judge GPU and CPU kernels, and say why.",
     epilog="Exit status: 0 accepted, 1 any other outcome, 2 unusable arguments, 3 a fault that is not the submission's.",
 )
+app.add_typer(bench, name="bench")
 
 
 class Device(enum.StrEnum):

@@ -25,6 +25,7 @@ from .device import DeviceError, MissingTool, resolve
 from .feedback import write_feedback
 from .forkserver import ForkServer
 from .journal import Entry, Journal
+from .judge.verdict import decided_by
 from .log import append_record
 from .registry import load_task, read_outline
 from .sandbox.layers import ContainmentError, Report, merge, refusal
@@ -446,13 +447,14 @@ def _finish(draft: _Draft, task: Task, entry: Entry) -> Evaluation:
     held = merge(draft.workers, draft.builds)
     reached = f"the evaluation ended before it: {draft.outcome.value}"
     checks: list[Check] = draft.checks.finish(reached)
+    decider = decided_by(draft.outcome, draft.reason, trial.stage if trial else Stage.BUILD, checks)
     contest = trial.contest if trial else None
     timings: list[Timing] = contest.timings if contest else []
     speedup: Speedup | None = contest.speedup if contest else None
     evaluation = Evaluation(
         id=uuid.uuid4().hex, created=datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
         task=task.folder.name, task_version=task.version, device=draft.device, effort=entry.effort,
-        seed=entry.seed, outcome=draft.outcome, reason=draft.reason, faults=draft.faults, checks=checks,
+        seed=entry.seed, outcome=draft.outcome, reason=draft.reason, decided_by=decider, faults=draft.faults, checks=checks,
         speedup=speedup, baselines=draft.baselines, timings=timings,
         workloads_right=trial.workloads_right if trial else 0.0,
         own_kernel_share=contest.own_kernel_share if contest else None, setup_us=contest.setup_us if contest else {},

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 
 from ...task import Baseline, Cost, Input, Output, Scalar, Task, Weight, Workload
-from ...types import Regime
 
 if TYPE_CHECKING:
     from ...recipes import Draw
