@@ -156,7 +156,7 @@ def _is_foreign(submission: Submission, device: str) -> bool:
 
 
 @contextlib.contextmanager
-def head_start(task: str, text: str, device: str, strict: bool) -> Iterator[Build | None]:
+def head_start(task: str, text: str, device: str, strict: bool = False) -> Iterator[Build | None]:
     """A build of native code that starts before torch is imported, the first time; None where there is nothing to gain."""
     outline = read_outline(task) if "torch" not in sys.modules else None
     submission = None
