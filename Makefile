@@ -8,7 +8,7 @@
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test test-gpu lint types docs clean tree
+.PHONY: help demo qualify test test-gpu lint types docs clean tree
 
 BASE_PYTHON ?= python3
 ARGS ?=
@@ -32,6 +32,9 @@ help: ## list the targets
 
 demo: $(READY) ## watch good, slow, wrong and cheating kernels being judged on this machine
 	"$(PY)" -m fastkernels_env demo $(ARGS)
+
+qualify: $(READY) ## judge mutants of every task's seeds on the CPU: none may survive (half an hour; ARGS="rms_norm --budget 10")
+	"$(PY)" -m fastkernels_env qualify --device cpu --out build/qualify.jsonl $(ARGS)
 
 test: $(READY) ## every test that needs no GPU
 	"$(PY)" -m pytest -m "not gpu" $(ARGS)

@@ -241,10 +241,12 @@ def _baselines(kind: str) -> list[Row]:
 
 
 def _containment() -> list[Row]:
-    from .evaluator import CONTAINMENT, MISSING_CONTAINMENT
+    """Every layer, tried out on a process that does nothing."""
+    from .build import probe_containment
+    from .sandbox.layers import LAYERS, merge
 
-    active = [{"name": layer, "status": "active", "detail": ""} for layer in CONTAINMENT]
-    return active + [{"name": layer, "status": "missing", "detail": "not part of this version"} for layer in MISSING_CONTAINMENT]
+    missing = merge([probe_containment()]).missing
+    return [{"name": layer, "status": "missing" if layer in missing else "active", "detail": missing.get(layer, "")} for layer in LAYERS]
 
 
 def _checks(kind: str) -> list[Row]:

@@ -42,7 +42,7 @@ ArgValue = TensorRef | bool | int | float
 
 
 class Load(msgspec.Struct, frozen=True, tag=True):
-    """Load an artefact and find its entry."""
+    """Load an artefact and find its entry. If a descriptor rides along, it is the artefact, and `path` gives its name only."""
 
     path: str
     language: str
@@ -132,6 +132,8 @@ class Spawn(msgspec.Struct, frozen=True, tag=True):
     device: str
     scratch: str
     environment: dict[str, str]
+    trusted: bool = False
+    """Not confined: a baseline, which needs its caches."""
 
 
 class Kill(msgspec.Struct, frozen=True, tag=True):
@@ -141,9 +143,18 @@ class Kill(msgspec.Struct, frozen=True, tag=True):
 
 
 class Spawned(msgspec.Struct, frozen=True, tag=True):
-    """A worker runs under this process id."""
+    """A worker runs under this process id. `top` is the first process of its tree: the worker itself, or what confines it."""
 
     pid: int
+    top: int
+    missing: dict[str, str] = {}
+    """Layers of containment that it lacks, and why."""
+
+
+class Refused(msgspec.Struct, frozen=True, tag=True):
+    """No worker could be started."""
+
+    why: str
 
 
 class Ended(msgspec.Struct, frozen=True, tag=True):
@@ -152,10 +163,12 @@ class Ended(msgspec.Struct, frozen=True, tag=True):
     killed: bool
     code: int
     signal: int
+    reason: str = ""
+    """What it was ended for, if it took too much of the host."""
 
 
 ServerRequest = Spawn | Kill
-ServerReply = Spawned | Ended
+ServerReply = Spawned | Refused | Ended
 
 _encoder = msgspec.msgpack.Encoder()
 

@@ -191,6 +191,8 @@ class Mutant(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     replace: str
     expect: tuple[str, ...] = ("wrong", "silent_error")
     """Outcomes that count as caught."""
+    devices: tuple[str, ...] = ("cpu", "cuda")
+    """Devices on which the edit makes a difference. A Triton mutant whose mistake the interpreter cannot show names ``cuda`` alone."""
 
 
 Range = tuple[int, int]
@@ -302,12 +304,13 @@ class Task(abc.ABC):
         return next((w for w in public if w.smoke), public[0])
 
     def hidden_workloads(self, device: str, rng: random.Random, count: int) -> list[Workload]:
-        """Workloads with ragged sizes around the public ones, drawn anew for an evaluation.
+        """Workloads with ragged sizes around the public ones, drawn anew for an evaluation. No public one serves twice before all did.
 
         Every other one has sizes at the edges: the smallest and the largest, beside powers of two and multiples of common tiles.
         """
         public = self.workloads(device)
-        return [self._hidden(device, rng, public[rng.randrange(len(public))], index) for index in range(count)]
+        bases = [base for _ in range(0, count, len(public)) for base in rng.sample(public, len(public))]
+        return [self._hidden(device, rng, base, index) for index, base in enumerate(bases[:count])]
 
     def _hidden(self, device: str, rng: random.Random, base: Workload, index: int) -> Workload:
         draw = _edge if index % 2 == 0 else _inside

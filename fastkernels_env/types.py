@@ -221,6 +221,11 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
     outcome: Outcome
     reason: str
     """One line: which check decided, and what it saw."""
+    decided_by: str = ""
+    """Name of the check that decided; where the submission's process raised, died or hung, of the stage in which it did. Empty where
+    nothing stands against the submission (`accepted`, `unmeasured`), and for a `fault`."""
+    faults: list[str] = []
+    """Why earlier attempts at this evaluation failed, without the submission being at fault."""
     checks: list[Check] = []
     speedup: Speedup | None = None
     baselines: list[BaselineReport] = []

@@ -18,6 +18,7 @@ class LinearDecode(Task):
     """A linear layer applied to at most 64 tokens."""
 
     entry = "linear_decode"
+    version = 2
     summary = "Apply a linear layer to the few tokens of a decode step."
     semantics = (
         "out[m, n] = bias[n] + sum over k of x[m, k] * weight[n, k], for M of at most 64 tokens. Accumulate in float32 or better "

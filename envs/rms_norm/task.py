@@ -21,6 +21,7 @@ class RmsNorm(Task):
     """Root-mean-square normalisation of each row, times a weight."""
 
     entry = "rms_norm"
+    version = 2
     summary = "Divide each row by its root mean square and multiply by a weight."
     semantics = (
         "out[t, h] = input[t, h] / sqrt(mean over h of input[t, h]^2 + epsilon) * weight[h]. Accumulate in float32 or better and "

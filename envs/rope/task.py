@@ -21,6 +21,7 @@ class Rope(Task):
     """Rotates pairs of channels of every head by an angle that grows with the token's position."""
 
     entry = "rope"
+    version = 2
     summary = "Rotate every head of query and key, in place, by the cosines and sines of its token's position."
     semantics = (
         "With R = head_size / 2, query and key seen as heads of head_size channels, and for token t: c[i] = "

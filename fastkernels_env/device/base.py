@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import abc
 import contextlib
+import fcntl
+import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
@@ -18,12 +20,24 @@ class DeviceError(Exception):
     """The device cannot be used; a fault of the host, never of a submission."""
 
 
+class MissingTool(DeviceError):
+    """This host lacks something that has to be installed."""
+
+
 class ClockTimeout(Exception):
     """The worker did not answer before the deadline."""
 
 
 class ClockLost(Exception):
     """The worker's channel closed while the clock ran."""
+
+
+def fixed_file(name: str, nbytes: int) -> int:
+    """A memory file whose size nobody can change: where a worker cuts it short, the judge's next access would end the judge (SIGBUS)."""
+    descriptor = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    os.ftruncate(descriptor, nbytes)
+    fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
+    return descriptor
 
 
 class Arena(abc.ABC):

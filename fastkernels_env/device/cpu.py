@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from ..types import DeviceInfo, Peaks
-from .base import Arena, Clock, ClockLost, ClockTimeout, Device
+from .base import Arena, Clock, ClockLost, ClockTimeout, Device, fixed_file
 
 _STOP = 0xFFFF
 _POLL_MS = 200
@@ -29,8 +29,7 @@ class CpuArena(Arena):
 
     def __init__(self, nbytes: int) -> None:
         self.size = max(-(-nbytes // mmap.PAGESIZE), 1) * mmap.PAGESIZE
-        self.descriptor = os.memfd_create("arena", os.MFD_CLOEXEC)
-        os.ftruncate(self.descriptor, self.size)
+        self.descriptor = fixed_file("arena", self.size)
         self._mapping = mmap.mmap(self.descriptor, self.size)
         self.view = torch.frombuffer(self._mapping, dtype=torch.uint8)
 
@@ -53,8 +52,7 @@ class CpuClock(Clock):
         self._socket, self._worker_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._socket.setblocking(False)
         self.go = self.done = self._worker_end.fileno()
-        self.page = os.memfd_create("page", os.MFD_CLOEXEC)
-        os.ftruncate(self.page, mmap.PAGESIZE)
+        self.page = fixed_file("page", mmap.PAGESIZE)
         self._poll = select.poll()
         self._poll.register(self._socket, select.POLLIN)
 

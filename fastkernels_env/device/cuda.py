@@ -15,7 +15,7 @@ import torch
 
 from .. import _cuda
 from ..types import DeviceInfo, Peaks
-from .base import Arena, Clock, ClockLost, ClockTimeout, Device, DeviceError
+from .base import Arena, Clock, ClockLost, ClockTimeout, Device, DeviceError, fixed_file
 
 _STOP = 0xFFFF
 _WORD = struct.Struct("<Q")
@@ -50,8 +50,7 @@ class CudaClock(Clock):
     def __init__(self) -> None:
         self.go = os.eventfd(0, os.EFD_CLOEXEC)
         self.done = os.eventfd(0, os.EFD_CLOEXEC)
-        self.page = os.memfd_create("page", os.MFD_CLOEXEC)
-        os.ftruncate(self.page, mmap.PAGESIZE)
+        self.page = fixed_file("page", mmap.PAGESIZE)
         self._page = mmap.mmap(self.page, mmap.PAGESIZE)
 
     def start(self, seconds: float, alive: Callable[[], bool]) -> None:

@@ -11,7 +11,7 @@ import torch
 from ..recipes import Draw
 from ..task import Role, Task, TaskError, Workload, dtype_of, shape_of
 from ..types import Regime
-from .errors import JudgeFault
+from .errors import JudgeFault, LastingFault
 
 if TYPE_CHECKING:
     from ..task import Value
@@ -71,8 +71,17 @@ def make_case(
         if oracle:
             _check_oracle(task, workload, expected)
     except Exception as error:
-        raise JudgeFault(f"task {name!r} is broken on {workload.name} ({regime.value}): {type(error).__name__}: {error}") from error
+        raise _fault(error, f"{workload.name} ({regime.value})", name) from error
     return Case(workload, regime, args, expected, seed)
+
+
+def _fault(error: Exception, where: str, task: str) -> JudgeFault:
+    """What a task's own code raised, as a fault."""
+    if isinstance(error, torch.AcceleratorError):
+        return JudgeFault(f"the judge lost its device while it drew inputs of {task!r} on {where}: {error}")
+    if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error):
+        return JudgeFault(f"the reference of task {task!r} ran out of memory on {where}: {error}")
+    return LastingFault(f"task {task!r} is broken on {where}: {type(error).__name__}: {error}")
 
 
 def _check_inputs(task: Task, workload: Workload, args: dict[str, Value]) -> None:

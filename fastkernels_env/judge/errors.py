@@ -4,7 +4,11 @@ from __future__ import annotations
 
 
 class JudgeFault(Exception):
-    """Ours: the reference, a baseline, the device or the judge itself. The outcome is `fault`."""
+    """Ours: the reference, a baseline, the device or the judge itself. The outcome is `fault`; a second attempt may help."""
+
+
+class LastingFault(JudgeFault):
+    """A fault that a second attempt cannot mend: the task is broken, or this host lacks what it needs."""
 
 
 class WorkerError(Exception):

@@ -32,9 +32,11 @@ from ..protocol import (
     Request,
     Run,
     Setup,
+    Spawned,
     Trace,
 )
 from ..protocol import Clock as ClockRequest
+from ..sandbox import tree
 from .errors import WorkerDied, WorkerError, WorkerRaised, WorkerTimedOut
 
 if TYPE_CHECKING:
@@ -54,15 +56,21 @@ class WorkerSession:
         scratch: Its private folder.
     """
 
-    def __init__(self, host: WorkerHost, worker: int, pid: int, channel: Channel, clock: Clock, log: int, scratch: Path) -> None:
-        self.pid, self.scratch = pid, scratch
+    def __init__(
+        self, host: WorkerHost, worker: int, spawned: Spawned, channel: Channel, clock: Clock, log: int, scratch: Path, trusted: bool
+    ) -> None:
+        self.pid, self.scratch = spawned.pid, scratch
+        self._top, self._trusted, self._paused = spawned.top, trusted, False
         self._host, self._worker, self._channel, self._clock, self._log = host, worker, channel, clock, log
         self._ended: Ended | None = None
         self._attached: dict[int, Arena] = {}
 
     def load(self, request: Load, seconds: float) -> Done:
-        """Load an artefact."""
-        return self._request(request, seconds)
+        """Load an artefact. A submission's worker cannot see its file and gets it as a descriptor."""
+        if self._trusted:
+            return self._request(request, seconds)
+        with open(request.path, "rb") as artifact:
+            return self._request(request, seconds, (artifact.fileno(),))
 
     def attach(self, arena: Arena, seconds: float = 30.0) -> int:
         """Map an arena into the worker; returns the number that references use."""
@@ -123,6 +131,25 @@ class WorkerSession:
         self._receive(time.monotonic() + seconds, seconds)
         return elapsed, words
 
+    def pause(self) -> None:
+        """Stop every process of the worker; returns when no thread of them runs. Idempotent."""
+        if self._ended is None and not self._paused:
+            self._paused = True
+            tree.stop(self._top)
+
+    def resume(self) -> None:
+        """Let them go on."""
+        if self._paused:
+            self._paused = False
+            tree.resume(self._top)
+
+    def processes(self) -> list[int]:
+        """Process ids of the worker and of what it started, as this process sees them; empty if it has ended."""
+        if self._ended is not None:
+            return []
+        below = tree.descendants(self._top)
+        return below[below.index(self.pid):] if self.pid in below else [self.pid, *below] if self.pid == self._top else below
+
     def close(self) -> None:
         """End the worker, every descendant, and its scratch folder. Idempotent."""
         if self._ended is None:
@@ -181,6 +208,8 @@ class WorkerSession:
 
     def _death(self) -> WorkerError:
         ended = self._ended or self._end()
+        if ended.reason:
+            return WorkerDied(f"the submission {ended.reason}", self._last_output)
         if ended.signal and not ended.killed:
             named = ended.signal in signal.Signals.__members__.values()
             how = f"killed by {signal.Signals(ended.signal).name if named else f'signal {ended.signal}'}"
@@ -191,6 +220,7 @@ class WorkerSession:
     def _end(self) -> Ended:
         from .host import read_log, remove_scratch
 
+        self.resume()
         self._ended = Ended(killed=True, code=0, signal=0)
         self._channel.close()  # a worker that waits for requests then leaves at once
         self._ended = self._host.end(self._worker)

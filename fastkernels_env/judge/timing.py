@@ -10,7 +10,7 @@ from ..device import Arena
 from ..task import Cost, Task, Workload
 from ..types import Peaks, Regime, Timing
 from .cases import completed, derive_seed, make_case
-from .errors import JudgeFault, WorkerError
+from .errors import JudgeFault, LastingFault, WorkerError
 from .profile import Plan, Profiler, Side, SideError
 from .ring import InputSets, plan_ring
 from .score import Samples, best_baseline
@@ -70,7 +70,7 @@ def measure(
         arenas = [device.allocate(sets.geometry.size) for _ in range(2)]
         while True:
             if not contestants:
-                raise JudgeFault(f"no baseline of task {task.folder.name!r} runs on this device: {_why(judge, task)}")
+                raise _no_baseline(judge, task)
             try:
                 sides = _contest(profiler, arenas, candidate, contestants)
                 break
@@ -115,8 +115,11 @@ def _let_go(sessions: list[WorkerSession]) -> None:
             continue
 
 
-def _why(judge: Judge, task: Task) -> str:
-    return "; ".join(f"{r.name}: {r.status} {r.detail}".strip() for r in judge.baselines.reports(task)) or "the task names none"
+def _no_baseline(judge: Judge, task: Task) -> JudgeFault:
+    reports = judge.baselines.reports(task)
+    why = "; ".join(f"{r.name}: {r.status} {r.detail}".strip() for r in reports) or "the task names none"
+    kind = JudgeFault if any(report.status == "failed" for report in reports) else LastingFault  # what failed may run another time
+    return kind(f"no baseline of task {task.folder.name!r} runs on this device: {why}")
 
 
 def _summarise(judge: Judge, workload: Workload, cost: Cost, sides: list[Side]) -> Measurement:

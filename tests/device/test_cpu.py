@@ -71,6 +71,17 @@ def test_arenas_leave_nothing(device):
     assert descriptors() == before
 
 
+@pytest.mark.parametrize("size", [0, 4096, 1 << 20])
+def test_nobody_can_change_the_size_of_shared_memory(device, clock, size):
+    """A mapping whose file was cut short ends whoever touches it."""
+    arena = device.allocate(8192)
+    for descriptor in (arena.descriptor, clock.page):
+        if os.fstat(descriptor).st_size != size:
+            with pytest.raises(PermissionError):
+                os.ftruncate(descriptor, size)
+    arena.close()
+
+
 def test_a_view_outlives_its_arena(device):
     arena = device.allocate(4096)
     view = arena.view[:10]
