@@ -19,20 +19,30 @@ _KINDS = ((0x7FC0, 0x40), (0x7180, 0x80))
 
 def fill_canary(memory: torch.Tensor, kind: int, seed: int) -> None:
     """Cover memory (uint8, from an even address) with a random pattern of one of the two kinds, of either sign."""
-    generator = torch.Generator(memory.device).manual_seed(seed)
-    lowest, count = _KINDS[kind]
-    words = torch.randint(2 * count, (_WORDS,), generator=generator, device=memory.device)
-    words = words // 2 + lowest + words % 2 * 0x8000
-    pattern = torch.where(words < 0x8000, words, words - 0x10000).to(torch.int16).view(torch.uint8)
-    for first in range(0, memory.numel(), pattern.numel()):
-        chunk = memory[first : first + pattern.numel()]
-        chunk.copy_(pattern[: chunk.numel()])
+    _cover(memory, _pattern(kind, seed, memory.numel(), memory.device))
 
 
 def fill_slots(memory: torch.Tensor, layout: Layout, seed: int) -> None:
     """Canaries over all slots; the kinds take turns."""
+    longest = max((slot.end - slot.start for slot in layout.slots), default=0)
+    patterns = [_pattern(kind, seed + kind, longest, memory.device) for kind in range(len(_KINDS))]
     for number, slot in enumerate(layout.slots):
-        fill_canary(memory[slot.start : slot.end], number % len(_KINDS), seed + number)
+        _cover(memory[slot.start : slot.end], patterns[number % len(patterns)])
+
+
+def _pattern(kind: int, seed: int, nbytes: int, device: torch.device) -> torch.Tensor:
+    """Random bytes for `nbytes` of memory; where that is much, they repeat at a distance that no page or tile has."""
+    generator = torch.Generator(device).manual_seed(seed)
+    lowest, count = _KINDS[kind]
+    words = torch.randint(2 * count, (min(_WORDS, -(-nbytes // 2)),), generator=generator, device=device, dtype=torch.int32)
+    words = words // 2 + lowest - words % 2 * 0x8000  # the sign is the highest bit
+    return words.to(torch.int16).view(torch.uint8)
+
+
+def _cover(memory: torch.Tensor, pattern: torch.Tensor) -> None:
+    for first in range(0, memory.numel(), max(pattern.numel(), 1)):
+        chunk = memory[first : first + pattern.numel()]
+        chunk.copy_(pattern[: chunk.numel()])
 
 
 def touched(task: Task, layout: Layout, private: torch.Tensor, image: torch.Tensor) -> tuple[str, str]:

@@ -18,7 +18,7 @@ from ..protocol import TensorRef
 from ..task import Arg, Role, Task, Workload, strides_of
 from ..types import Regime
 from .canaries import fill_canary
-from .cases import Case, derive_seed, make_case
+from .cases import Case, completed, derive_seed, make_case
 from .compare import Comparison
 from .layout import GUARD, Layout, Slot, extent_of, plan_layout, view_of
 from .scope import Scope
@@ -52,7 +52,7 @@ def verify_overflow(scope: Scope, session: WorkerSession) -> None:
         seed = derive_seed(scope.seed, "overflow", index)
         try:
             failure = _verify(scope, session, workload, seed)
-        except (DeviceError, torch.OutOfMemoryError) as error:
+        except DeviceError as error:
             checks.waive("overflow_sizes", f"{workload.name} does not fit this device's memory: {str(error).splitlines()[0]}")
             continue
         if failure:
@@ -65,9 +65,10 @@ def _verify(scope: Scope, session: WorkerSession, workload: Workload, seed: int)
     """Why one shape is wrong, or an empty string."""
     task, device = scope.task, scope.judge.device
     session.forget()
+    scalars = {arg.name: 0 for arg in task.signature if arg.role is Role.SCALAR}
+    _require(scope, 2 * plan_layout(task, completed(task, workload, Regime.REALISTIC), [scalars]).size)
     case = make_case(task, workload, Regime.REALISTIC, seed, device.torch_device, oracle=False)
     layout = plan_layout(task, case.workload, [case.args], seed)
-    _require(scope, layout.size)
     arena = device.allocate(layout.size)
     try:
         session.attach(arena)
@@ -83,7 +84,7 @@ def _verify(scope: Scope, session: WorkerSession, workload: Workload, seed: int)
 
 
 def _require(scope: Scope, nbytes: int) -> None:
-    """Raise a `DeviceError` if a GPU has no room for an arena of that size."""
+    """Raise a `DeviceError` if a GPU has no room for that much: the judge's arguments, and the arena."""
     if scope.kind == "cuda":
         torch.cuda.empty_cache()
         free = torch.cuda.mem_get_info()[0]
