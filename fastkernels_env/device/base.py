@@ -131,6 +131,10 @@ class Device(abc.ABC):
     def settle(self) -> None:
         """Called right before a timed block: let the judge's own work end."""
 
+    @abc.abstractmethod
+    def flush(self) -> None:
+        """Replace what the last-level cache holds."""
+
     def judging(self) -> AbstractContextManager[None]:
         """Held while an evaluation runs: what the judge must set in its own process, undone afterwards."""
         return contextlib.nullcontext()

@@ -115,6 +115,7 @@ class CpuDevice(Device):
 
     def __init__(self) -> None:
         self.cache_bytes = _last_level_cache()
+        self._waste: torch.Tensor | None = None
 
     def allocate(self, nbytes: int) -> Arena:
         """A memfd arena."""
@@ -164,6 +165,12 @@ class CpuDevice(Device):
 
     def settle(self) -> None:
         """Nothing to wait for: the judge has one thread (see `judging`)."""
+
+    def flush(self) -> None:
+        """Add to every word of a buffer as large as the cache."""
+        if self._waste is None:
+            self._waste = torch.zeros(self.cache_bytes // 4, dtype=torch.int32)
+        self._waste.add_(1)
 
     @contextlib.contextmanager
     def judging(self) -> Iterator[None]:

@@ -111,6 +111,7 @@ class CudaDevice(Device):
             raise DeviceError(f"the CUDA device cannot be opened: {error}") from error
         self.torch_device = f"cuda:{self.index}"
         self.cache_bytes = self.properties.L2_cache_size
+        self._waste: torch.Tensor | None = None
 
     def allocate(self, nbytes: int) -> Arena:
         """A `cuMemCreate` arena.
@@ -162,6 +163,12 @@ class CudaDevice(Device):
     def settle(self) -> None:
         """Wait for the judge's own kernels."""
         torch.cuda.synchronize()
+
+    def flush(self) -> None:
+        """Read a buffer of twice the L2: a write would leave lines behind that the next kernel has to write back."""
+        if self._waste is None:
+            self._waste = torch.zeros(2 * self.cache_bytes // 4, dtype=torch.int32, device=self.torch_device)
+        self._waste.amax()
 
 
 def _median_seconds(function: Callable[[], object], repeats: int = 11) -> float:

@@ -35,6 +35,7 @@ from ..protocol import (
     Trace,
 )
 from ..protocol import Clock as ClockRequest
+from ..sandbox import tree
 from .errors import WorkerDied, WorkerError, WorkerRaised, WorkerTimedOut
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ class WorkerSession:
     """
 
     def __init__(self, host: WorkerHost, worker: int, pid: int, channel: Channel, clock: Clock, log: int, scratch: Path) -> None:
-        self.pid, self.scratch = pid, scratch
+        self.pid, self.scratch, self._paused = pid, scratch, False
         self._host, self._worker, self._channel, self._clock, self._log = host, worker, channel, clock, log
         self._ended: Ended | None = None
         self._attached: dict[int, Arena] = {}
@@ -101,8 +102,16 @@ class WorkerSession:
         """Reported device microseconds by kernel name."""
         return self._request(Trace(list(calls)), seconds).data
 
-    def time(self, sequences: Sequence[int], seconds: float, gather: Callable[[], torch.Tensor]) -> tuple[list[float], torch.Tensor]:
+    def time(
+        self, sequences: Sequence[int], seconds: float, gather: Callable[[], torch.Tensor], seal: Callable[[], None] | None = None
+    ) -> tuple[list[float], torch.Tensor]:
         """Run armed sequences one after the other under the judge's clock.
+
+        Args:
+            sequences: Indices of armed sequences.
+            seconds: Deadline of each.
+            gather: Reads words of every output.
+            seal: Called right before the last sequence, while every process of the worker is stopped.
 
         Returns:
             Seconds of each from "go" until `gather` has read every output, and the words that it read after the last.
@@ -111,7 +120,11 @@ class WorkerSession:
         elapsed, words = [], torch.empty(0)
         try:
             self._clock.start(seconds, self._alive)
-            for sequence in sequences:
+            for place, sequence in enumerate(sequences, 1):
+                if seal is not None and place == len(sequences):
+                    self.pause()
+                    seal()
+                    self.resume()
                 spent, words = self._clock.run(sequence, seconds, self._alive, gather)
                 elapsed.append(spent)
             self._clock.stop()
@@ -122,6 +135,22 @@ class WorkerSession:
             raise self._death() from None
         self._receive(time.monotonic() + seconds, seconds)
         return elapsed, words
+
+    def pause(self) -> None:
+        """Stop every process of the worker; returns when no thread of them runs. Idempotent."""
+        if self._ended is None and not self._paused:
+            self._paused = True
+            tree.stop(self.pid)
+
+    def resume(self) -> None:
+        """Let them go on."""
+        if self._paused:
+            self._paused = False
+            tree.resume(self.pid)
+
+    def processes(self) -> list[int]:
+        """Process ids of the worker and of what it started, as this process sees them; empty if it has ended."""
+        return [self.pid, *tree.descendants(self.pid)] if self._ended is None else []
 
     def close(self) -> None:
         """End the worker, every descendant, and its scratch folder. Idempotent."""
@@ -149,6 +178,7 @@ class WorkerSession:
     def _send(self, request: Request, seconds: float, fds: tuple[int, ...] = ()) -> None:
         if self._ended is not None:
             raise self._death()
+        self.resume()
         try:
             self._channel.send(request, fds, time.monotonic() + seconds)
         except Closed:
@@ -191,6 +221,7 @@ class WorkerSession:
     def _end(self) -> Ended:
         from .host import read_log, remove_scratch
 
+        self.resume()
         self._ended = Ended(killed=True, code=0, signal=0)
         self._channel.close()  # a worker that waits for requests then leaves at once
         self._ended = self._host.end(self._worker)

@@ -10,10 +10,12 @@ from ..device import Arena
 from ..task import Cost, Task, Workload
 from ..types import Peaks, Regime, Timing
 from .cases import completed, derive_seed, make_case
-from .errors import JudgeFault, WorkerError
+from .errors import JudgeFault, WorkerDied, WorkerError
 from .profile import Plan, Profiler, Side, SideError
 from .ring import InputSets, plan_ring
 from .score import Samples, best_baseline
+from .sealed import Sealing, seal
+from .turns import taking_turns
 
 if TYPE_CHECKING:
     from .baselines import Contestant
@@ -46,6 +48,7 @@ class Measurement(NamedTuple):
     timing: Timing
     samples: Samples
     setup_us: dict[str, float]
+    sealing: Sealing
 
 
 def measure(
@@ -54,17 +57,18 @@ def measure(
 ) -> Measurement:
     """Time a candidate against the task's baselines on one workload.
 
-    A baseline that fails is dropped (and reported) and the workload is measured again without it. `sets` is what `draw_sets` gives for
+    A baseline that fails is started anew and the workload measured again; one that raises or hangs twice is dropped (and reported), one
+    that dies twice is a fault: nobody goes on without the best opponent. `contestants` follows suit. `sets` is what `draw_sets` gives for
     the same workload, seed and plan, if it was called ahead.
 
     Raises:
-        JudgeFault: No baseline is left.
+        JudgeFault: No baseline is left, or one died twice.
         WorkerError: The candidate raised, died or hung.
         TimedFailure: A timed output of the candidate was wrong.
     """
     device = judge.device
     sets = sets or draw_sets(judge, task, workload, seed, plan)
-    profiler = Profiler(device, sets, plan, derive_seed(seed, "profile", workload.name))
+    failed: set[str] = set()
     arenas: list[Arena] = []
     try:
         arenas = [device.allocate(sets.geometry.size) for _ in range(2)]
@@ -72,19 +76,39 @@ def measure(
             if not contestants:
                 raise JudgeFault(f"no baseline of task {task.folder.name!r} runs on this device: {_why(judge, task)}")
             try:
-                sides = _contest(profiler, arenas, candidate, contestants)
+                with taking_turns([candidate.session, *(c.session for c in contestants.values())]) as turns:
+                    profiler = Profiler(device, sets, plan, derive_seed(seed, "profile", workload.name), turns)
+                    sides, best, sealing = _contest(profiler, arenas, candidate, contestants)
                 break
             except SideError as failure:
                 if failure.side == candidate.name:
                     raise failure.error from None
-                judge.baselines.drop(task, failure.side, failure.error)
-                contestants.pop(failure.side, None)
+                _replace(judge, task, contestants, failure, failed)
                 candidate.session.forget()
     finally:
         _let_go([candidate.session, *(c.session for c in contestants.values())])
         for arena in arenas:
             arena.close()
-    return _summarise(judge, workload, sets.cost, sides)
+    return _summarise(judge, workload, sets.cost, sides, best, sealing)
+
+
+def _replace(judge: Judge, task: Task, contestants: dict[str, Contestant], failure: SideError, failed: set[str]) -> None:
+    """Start a baseline that failed anew; `failed` are those that did so before.
+
+    Raises:
+        JudgeFault: It died for the second time: whatever ended it, there would be no best opponent left.
+    """
+    name = failure.side
+    judge.baselines.drop(task, name, failure.error)
+    lost = contestants.pop(name)
+    if name in failed:
+        if isinstance(failure.error, WorkerDied):
+            raise JudgeFault(f"baseline {name!r} died twice while a submission was timed against it: {failure.error.summary}")
+        return
+    failed.add(name)
+    again = judge.baselines.reopen(task, lost.baseline)
+    if again is not None:
+        contestants[name] = again
 
 
 def draw_sets(judge: Judge, task: Task, workload: Workload, seed: int, plan: Plan) -> InputSets:
@@ -96,14 +120,19 @@ def draw_sets(judge: Judge, task: Task, workload: Workload, seed: int, plan: Pla
     return InputSets(task, workload, geometry, derive_seed(seed, workload.name), judge.device)
 
 
-def _contest(profiler: Profiler, arenas: list[Arena], candidate: Entrant, contestants: dict[str, Contestant]) -> list[Side]:
+def _contest(
+    profiler: Profiler, arenas: list[Arena], candidate: Entrant, contestants: dict[str, Contestant]
+) -> tuple[list[Side], Side, Sealing]:
+    """Measure all sides; the candidate comes first. Also the best of the others, and what sealed calls show against it."""
     own, shared = arenas
     sides = [profiler.open_side(candidate.name, candidate.session, own, verified=candidate.verified, replans=candidate.has_plan)]
     for name, contestant in contestants.items():
         contestant.session.forget()
         sides.append(profiler.open_side(name, contestant.session, shared, verified=False, replans=contestant.has_plan))
     profiler.measure(sides)
-    return sides
+    name = best_baseline({side.name: side.samples_us for side in sides[1:]})
+    best = next(side for side in sides[1:] if side.name == name)
+    return sides, best, seal(profiler, sides[0], best)
 
 
 def _let_go(sessions: list[WorkerSession]) -> None:
@@ -119,22 +148,24 @@ def _why(judge: Judge, task: Task) -> str:
     return "; ".join(f"{r.name}: {r.status} {r.detail}".strip() for r in judge.baselines.reports(task)) or "the task names none"
 
 
-def _summarise(judge: Judge, workload: Workload, cost: Cost, sides: list[Side]) -> Measurement:
+def _summarise(judge: Judge, workload: Workload, cost: Cost, sides: list[Side], best: Side, sealing: Sealing) -> Measurement:
     candidate, *others = sides
     baselines = {side.name: side.samples_us for side in others}
-    samples = Samples(workload.name, workload.count, candidate.samples_us, dict(baselines))
-    median = float(np.median(candidate.samples_us))
+    times = [us + sealing.added_us for us in candidate.samples_us]
+    samples = Samples(workload.name, workload.count, times, dict(baselines))
+    median = float(np.median(times))
     published = judge.device.published_peaks()
     timing = Timing(
         workload=workload.name, count=workload.count, candidate_us=median,
-        baselines={name: float(np.median(values)) for name, values in baselines.items()},
-        best_baseline=best_baseline(samples.baselines),
+        baselines={name: float(np.median(values)) for name, values in baselines.items()}, best_baseline=best.name,
         speed_of_light=least_us(cost, workload.dtype, judge.peaks) / median if median > 0 else None,
         floor_us=FLOOR_SLACK * least_us(cost, workload.dtype, published) if published else None,
-        mode=candidate.mode, calls=candidate.calls, candidate_samples_us=candidate.samples_us, baseline_samples_us=baselines,
+        mode=candidate.mode, calls=candidate.calls, candidate_samples_us=times, baseline_samples_us=baselines,
+        sealed_pairs=sealing.pairs, sealed_excess_us=sealing.excess_us, sealed_low_us=sealing.low_us, sealed_high_us=sealing.high_us,
+        sealed_allowed_us=sealing.allowed_us, sealed_added_us=sealing.added_us,
     )
     setup = {f"{side.name}/{kind}": us for side in sides for kind, us in side.setup_us.items()}
-    return Measurement(timing, samples, setup)
+    return Measurement(timing, samples, setup, sealing)
 
 
 def least_us(cost: Cost, dtype: str, peaks: Peaks) -> float:
