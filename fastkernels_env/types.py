@@ -140,7 +140,7 @@ class Timing(msgspec.Struct, frozen=True, kw_only=True):
     sealed_added_us: float = 0.0
     """What was added to the candidate's time, since the slower of the two scores; part of `candidate_us` and its samples."""
     eager_us: float | None = None
-    """Time per call in a loop of calls, where `mode` is a graph; `candidate_us` is what scores."""
+    """Time per call in a loop of calls; where `mode` is ``graph``, `candidate_us` is that of a graph's replay and is what scores."""
     baseline_eager_us: float | None = None
     """The same of the best baseline."""
     clocks: dict[str, float] = {}

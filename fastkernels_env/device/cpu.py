@@ -63,12 +63,15 @@ class CpuClock(Clock):
         self._wait(seconds, alive)
 
     def run(
-        self, sequence: int, seconds: float, alive: Callable[[], bool], gather: Callable[[], torch.Tensor]
+        self, sequence: int, seconds: float, alive: Callable[[], bool], gather: Callable[[], torch.Tensor],
+        release: Callable[[], None] | None = None,
     ) -> tuple[float, torch.Tensor]:
         """See `Clock.run`."""
         with _on_last_core():
             start = time.perf_counter()
             self._send(sequence + 1)
+            if release is not None:
+                release()
             self._wait(seconds, alive)
             words = gather()
             return time.perf_counter() - start, words

@@ -45,10 +45,15 @@ MOST_CONSTANT = 0.5
 """Largest share of the shortest block that can be its constant part."""
 SLOW_CALLS = 2
 """K for a side that is so slow that precision does not matter."""
+_EAGER_BLOCKS = 3
 SEALED_SLOTS = 4
 """Slots of which one may hold the next sealed call."""
 _SHORT, _LONG, WAKE, _LONE, SEALED = range(5)
 """Armed sequences; those of the sealed slots come last."""
+
+
+Written = tuple[slice, dict[str, torch.Tensor]]
+"""Slots, and private copies of their outputs by name."""
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -111,6 +116,9 @@ class Profiler:
         plan: Rounds and budget.
         seed: Of the assignments of sets to slots.
         turns: Stops the workers whose turn it is not.
+
+    Attributes:
+        clocks: As `Timing.clocks`, after `measure`.
     """
 
     def __init__(self, device: Device, sets: InputSets, plan: Plan, seed: int, turns: Turns) -> None:
@@ -119,6 +127,9 @@ class Profiler:
         self.secret = torch.Generator().manual_seed(secrets.randbits(62))
         self._arrangement = sets.arrange(self.generator, plain=True)
         self._renewed = 1
+        self.clocks: dict[str, float] = {}
+        self._before: dict[str, float] = {}
+        self._measured = 0
 
     def held(self, side: Side) -> Arrangement:
         """What counts for this side at present."""
@@ -220,19 +231,33 @@ class Profiler:
         Raises:
             TimedFailure: A timed output of the candidate was wrong.
             SideError: A side raised, died or hung.
+            NotQuiet: Something keeps the device busy.
         """
         self._rounds(sides)
         if self._feigned(sides[0]):
             self._lengthen(sides[0])
             self._rounds(sides)
+        if not self._steady():
+            self._rounds(sides)
+            self._steady()
         constant = constant_part(sides)
         for side in sides:
             pairs = zip(side.seconds[_SHORT], side.seconds[_LONG], strict=True)
             side.samples_us = [(short + long - 2 * constant) / (3 * side.calls) * 1e6 for short, long in pairs]
 
+    def _steady(self) -> bool:
+        """Whether the device kept its clocks during the rounds; notes them in `clocks`."""
+        before, after = self._before, self.device.clocks()
+        self._measured += 1
+        self.clocks = {f"before_{name}": value for name, value in before.items()} | {f"after_{name}": v for name, v in after.items()}
+        if self.clocks:
+            self.clocks["measured"] = float(self._measured)
+        return self.device.steady(before, after)
+
     def _rounds(self, sides: list[Side]) -> None:
         """Long blocks that are not counted, in which every slot is touched and caches and clocks settle, then the rounds that are."""
         self._round(sides, 0, (_LONG,))
+        self._before = self.device.clocks()
         for side in sides:
             side.seconds = {_SHORT: [], _LONG: [], _LONE: []}
         start = time.perf_counter()
@@ -245,6 +270,7 @@ class Profiler:
             self._round(contest, number)
 
     def _round(self, sides: list[Side], number: int, sequences: tuple[int, ...] = (_SHORT, _LONG)) -> None:
+        self.turns.look()
         for side in sides if number % 2 == 0 else sides[::-1]:
             self.turns.give(side.session)
             with blamed(side):
@@ -277,6 +303,19 @@ class Profiler:
         side.seconds[_LONE].append(times[1])
         side.seconds[sequence].append(times[2])
 
+    def eager(self, side: Side) -> float:
+        """Median microseconds per call in a loop of calls, where the timed sequences are graphs; leaves the side armed that way."""
+        self.turns.give(side.session)
+        with blamed(side):
+            self.arm(side, graph=False)
+            times = []
+            for number in range(_EAGER_BLOCKS):
+                self.load(side, side.calls, number % len(POISONS), graph=False)
+                spent, seen = self.clocked(side, (WAKE, _LONE, _SHORT), side.calls)
+                self._check(side, seen)
+                times.append((spent[2] - spent[1]) / (side.calls - 1))
+        return statistics.median(times) * 1e6
+
     def load(self, side: Side, count: int, poison: int, graph: bool | None = None) -> None:
         """Fill the ring for a block of `count` calls, and let a side that plans do so."""
         self.refill(side, count, poison)
@@ -285,7 +324,7 @@ class Profiler:
             self.arm(side, graph)
             self.refill(side, count, poison)  # arming runs the calls
 
-    def clocked(self, side: Side, sequences: tuple[int, ...], count: int) -> tuple[list[float], list[tuple[slice, dict[str, torch.Tensor]]]]:
+    def clocked(self, side: Side, sequences: tuple[int, ...], count: int) -> tuple[list[float], list[Written]]:
         """Run armed sequences that cover a block of `count` calls; their seconds, and what they wrote, by part of the ring.
 
         Raises:
@@ -299,7 +338,7 @@ class Profiler:
             raise TimedFailure("outputs changed after the worker had said that it was done", tampered=True)
         return times, seen
 
-    def _check(self, side: Side, seen: Sequence[tuple[slice, dict[str, torch.Tensor]]]) -> None:
+    def _check(self, side: Side, seen: Sequence[Written]) -> None:
         if side.answers is not None:
             for part, snapshot in seen:
                 side.answers.check(self.held(side), part, snapshot)

@@ -5,8 +5,9 @@ calls are sealed: while every process of the worker is stopped the judge writes 
 slots, empties the cache, and only "go" says which; the worker runs that call alone, and its output is compared with the oracle.
 
 A lone call is mostly round trip. Candidate and best baseline take turns, so what is compared is their difference: sealed ``C - B`` against
-the ring's ``c - b``. By how much the former is larger is the *excess*. Calls are sampled until its interval lies under what honest kernels
-show, or the budget is spent; then the slower one scores. An excess far above that, seen again in a fresh process, is evidence of cheating.
+the ring's ``c - b``. By how much the former is larger is the *excess*. Lower quartiles stand for each: a host that is busy makes some calls
+slow, never fast. Calls are sampled until the interval of the excess lies under what honest kernels show, or the budget is spent; then the
+slower one scores. An excess far above that, seen again in a fresh process, is evidence of cheating.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ ALLOWED_SHARE = 0.25
 """The same, as a share of the slower side's time per call."""
 SUSPICIOUS = 2.0
 """An excess whose whole interval is above this many times what is allowed is no honest kernel's."""
+DOUBTFUL = 5
+"""How many times the budget may be spent on telling such an excess from noise."""
 _QUANTILE = 2.24
 """Of the standard normal for the ranks of a median's interval: 97.5 % on both sides."""
 
@@ -65,6 +68,11 @@ class Sealing(NamedTuple):
         return self.low_us > SUSPICIOUS * self.allowed_us
 
     @property
+    def resolved(self) -> bool:
+        """Whether it is known which of the two is slower, beyond what honest kernels show."""
+        return self.settled or self.low_us > self.allowed_us
+
+    @property
     def added_us(self) -> float:
         """What the ring's time per call leaves out: the slower of the two scores, unless their difference is an honest one."""
         return self.excess_us if not self.settled and self.excess_us > self.allowed_us else 0.0
@@ -84,44 +92,49 @@ def seal(profiler: Profiler, candidate: Side, baseline: Side) -> Sealing:
         TimedFailure: A sealed output of the candidate was wrong.
         SideError: A side raised, died or hung.
     """
-    ring = [c - b for c, b in zip(candidate.samples_us, baseline.samples_us, strict=False)]
     slower = max(statistics.median(candidate.samples_us), statistics.median(baseline.samples_us))
     allowed = max(ALLOWED_US[profiler.device.kind], ALLOWED_SHARE * slower)
-    sealed: list[float] = []
+    sealed: dict[str, list[float]] = {candidate.name: [], baseline.name: []}
     start = time.perf_counter()
-    while True:
-        sealed.append(_pair(profiler, candidate, baseline, len(sealed)))
-        if len(sealed) < LEAST_PAIRS:
+    for pairs in range(1, MOST_PAIRS + 1):
+        _pair(profiler, candidate, baseline, sealed, pairs)
+        if pairs < LEAST_PAIRS:
             continue
-        result = judge_pairs(sealed, ring, allowed)
-        spent = time.perf_counter() - start > profiler.plan.sealed_seconds
-        if spent or result.settled or result.suspicious or len(sealed) == MOST_PAIRS:
-            return result
+        result = judge_calls(sealed[candidate.name], sealed[baseline.name], candidate.samples_us, baseline.samples_us, allowed)
+        budget = profiler.plan.sealed_seconds * (DOUBTFUL if result.excess_us > SUSPICIOUS * allowed else 1)
+        if time.perf_counter() - start > budget or result.settled or result.suspicious:
+            break
+    return result
 
 
-def judge_pairs(sealed: Sequence[float], ring: Sequence[float], allowed_us: float) -> Sealing:
-    """The excess of sealed differences over the ring's (both candidate less baseline, in microseconds), with its interval."""
-    (low, middle, high), (ring_low, ring_middle, ring_high) = median_interval(sealed), median_interval(ring)
-    return Sealing(len(sealed), middle - ring_middle, low - ring_high, high - ring_low, allowed_us)
+def judge_calls(
+    candidate: Sequence[float], baseline: Sequence[float], ring_candidate: Sequence[float], ring_baseline: Sequence[float], allowed_us: float
+) -> Sealing:
+    """The excess of sealed calls over calls in a row, both candidate less baseline and in microseconds, with its interval."""
+    signs = (1, -1, -1, 1)
+    quartiles = [lower_quartile(samples) for samples in (candidate, baseline, ring_candidate, ring_baseline)]
+    excess = sum(sign * middle for sign, (_, middle, _) in zip(signs, quartiles, strict=True))
+    down = [middle - low if sign > 0 else high - middle for sign, (low, middle, high) in zip(signs, quartiles, strict=True)]
+    up = [high - middle if sign > 0 else middle - low for sign, (low, middle, high) in zip(signs, quartiles, strict=True)]
+    return Sealing(len(candidate), excess, excess - math.hypot(*down), excess + math.hypot(*up), allowed_us)
 
 
-def median_interval(samples: Sequence[float]) -> tuple[float, float, float]:
-    """A median and the order statistics around it that hold it in 97.5 % of cases (at most the extremes), whatever the distribution."""
-    ordered = sorted(samples)
-    rank = max(math.floor((len(ordered) - _QUANTILE * math.sqrt(len(ordered))) / 2), 0)
-    return ordered[rank], statistics.median(ordered), ordered[-1 - rank]
+def lower_quartile(samples: Sequence[float]) -> tuple[float, float, float]:
+    """A lower quartile between the order statistics that hold it in 97.5 % of cases (at most the extremes), whatever the distribution."""
+    ordered, count = sorted(samples), len(samples)
+    spread = _QUANTILE * math.sqrt(count * 3) / 4
+    low, high = math.floor(count / 4 - spread), math.ceil(count / 4 + spread)
+    return ordered[max(low, 0)], ordered[(count - 1) // 4], ordered[min(high, count - 1)]
 
 
-def _pair(profiler: Profiler, candidate: Side, baseline: Side, number: int) -> float:
-    """One sealed call of each side on entries of the same draw; candidate less baseline in microseconds."""
+def _pair(profiler: Profiler, candidate: Side, baseline: Side, sealed: dict[str, list[float]], number: int) -> None:
+    """One sealed call of each side on entries of the same draw; microseconds go to `sealed`."""
     slot = int(torch.randint(min(candidate.sealed_slots, baseline.sealed_slots), (1,), generator=profiler.secret))
     drawn = profiler.sets.draw(slot)
-    spent = {}
     for side in (candidate, baseline) if number % 2 == 0 else (baseline, candidate):
         profiler.turns.give(side.session)
         with blamed(side):
-            spent[side.name] = _call(profiler, side, slot, drawn, number)
-    return (spent[candidate.name] - spent[baseline.name]) * 1e6
+            sealed[side.name].append(_call(profiler, side, slot, drawn, number) * 1e6)
 
 
 def _call(profiler: Profiler, side: Side, slot: int, drawn: dict[str, Value], number: int) -> float:

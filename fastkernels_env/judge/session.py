@@ -111,7 +111,7 @@ class WorkerSession:
             sequences: Indices of armed sequences.
             seconds: Deadline of each.
             gather: Reads words of every output.
-            seal: Called right before the last sequence, while every process of the worker is stopped.
+            seal: Called right before the last sequence, while every process of the worker is stopped; they go on once "go" is there.
 
         Returns:
             Seconds of each from "go" until `gather` has read every output, and the words that it read after the last.
@@ -121,11 +121,12 @@ class WorkerSession:
         try:
             self._clock.start(seconds, self._alive)
             for place, sequence in enumerate(sequences, 1):
+                release = None
                 if seal is not None and place == len(sequences):
                     self.pause()
                     seal()
-                    self.resume()
-                spent, words = self._clock.run(sequence, seconds, self._alive, gather)
+                    release = self.resume
+                spent, words = self._clock.run(sequence, seconds, self._alive, gather, release)
                 elapsed.append(spent)
             self._clock.stop()
         except ClockTimeout:

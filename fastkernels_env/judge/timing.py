@@ -65,6 +65,7 @@ def measure(
         JudgeFault: No baseline is left, or one died twice.
         WorkerError: The candidate raised, died or hung.
         TimedFailure: A timed output of the candidate was wrong.
+        NotQuiet: Something kept the device busy while it was a baseline's turn.
     """
     device = judge.device
     sets = sets or draw_sets(judge, task, workload, seed, plan)
@@ -76,9 +77,10 @@ def measure(
             if not contestants:
                 raise JudgeFault(f"no baseline of task {task.folder.name!r} runs on this device: {_why(judge, task)}")
             try:
-                with taking_turns([candidate.session, *(c.session for c in contestants.values())]) as turns:
+                with taking_turns(candidate.session, judge.baselines.sessions(), judge.canary) as turns:
                     profiler = Profiler(device, sets, plan, derive_seed(seed, "profile", workload.name), turns)
-                    sides, best, sealing = _contest(profiler, arenas, candidate, contestants)
+                    seen = _contest(profiler, arenas, candidate, contestants)
+                    turns.settle()
                 break
             except SideError as failure:
                 if failure.side == candidate.name:
@@ -89,7 +91,7 @@ def measure(
         _let_go([candidate.session, *(c.session for c in contestants.values())])
         for arena in arenas:
             arena.close()
-    return _summarise(judge, workload, sets.cost, sides, best, sealing)
+    return _summarise(judge, workload, sets.cost, seen)
 
 
 def _replace(judge: Judge, task: Task, contestants: dict[str, Contestant], failure: SideError, failed: set[str]) -> None:
@@ -120,19 +122,30 @@ def draw_sets(judge: Judge, task: Task, workload: Workload, seed: int, plan: Pla
     return InputSets(task, workload, geometry, derive_seed(seed, workload.name), judge.device)
 
 
-def _contest(
-    profiler: Profiler, arenas: list[Arena], candidate: Entrant, contestants: dict[str, Contestant]
-) -> tuple[list[Side], Side, Sealing]:
-    """Measure all sides; the candidate comes first. Also the best of the others, and what sealed calls show against it."""
+class _Seen(NamedTuple):
+    """What a contest showed: all sides, the candidate first; the best of the others; and what was measured of these two alone."""
+
+    sides: list[Side]
+    best: Side
+    sealing: Sealing
+    clocks: dict[str, float]
+    eager_us: tuple[float, float] | None
+
+
+def _contest(profiler: Profiler, arenas: list[Arena], candidate: Entrant, contestants: dict[str, Contestant]) -> _Seen:
+    """Measure all sides in turn, then candidate and best baseline in sealed calls, and in a loop where blocks are graphs."""
     own, shared = arenas
-    sides = [profiler.open_side(candidate.name, candidate.session, own, verified=candidate.verified, replans=candidate.has_plan)]
+    first = profiler.open_side(candidate.name, candidate.session, own, verified=candidate.verified, replans=candidate.has_plan)
+    others = {}
     for name, contestant in contestants.items():
         contestant.session.forget()
-        sides.append(profiler.open_side(name, contestant.session, shared, verified=False, replans=contestant.has_plan))
+        others[name] = profiler.open_side(name, contestant.session, shared, verified=False, replans=contestant.has_plan)
+    sides = [first, *others.values()]
     profiler.measure(sides)
-    name = best_baseline({side.name: side.samples_us for side in sides[1:]})
-    best = next(side for side in sides[1:] if side.name == name)
-    return sides, best, seal(profiler, sides[0], best)
+    best = others[best_baseline({name: side.samples_us for name, side in others.items()})]
+    sealing = seal(profiler, first, best)
+    eager = (profiler.eager(first), profiler.eager(best)) if profiler.device.graph else None
+    return _Seen(sides, best, sealing, profiler.clocks, eager)
 
 
 def _let_go(sessions: list[WorkerSession]) -> None:
@@ -148,23 +161,25 @@ def _why(judge: Judge, task: Task) -> str:
     return "; ".join(f"{r.name}: {r.status} {r.detail}".strip() for r in judge.baselines.reports(task)) or "the task names none"
 
 
-def _summarise(judge: Judge, workload: Workload, cost: Cost, sides: list[Side], best: Side, sealing: Sealing) -> Measurement:
-    candidate, *others = sides
+def _summarise(judge: Judge, workload: Workload, cost: Cost, seen: _Seen) -> Measurement:
+    (candidate, *others), sealing = seen.sides, seen.sealing
     baselines = {side.name: side.samples_us for side in others}
     times = [us + sealing.added_us for us in candidate.samples_us]
-    samples = Samples(workload.name, workload.count, times, dict(baselines))
+    samples = Samples(workload.name, workload.count, times, dict(baselines), 0.0 if sealing.resolved else sealing.added_us)
     median = float(np.median(times))
     published = judge.device.published_peaks()
     timing = Timing(
         workload=workload.name, count=workload.count, candidate_us=median,
-        baselines={name: float(np.median(values)) for name, values in baselines.items()}, best_baseline=best.name,
+        baselines={name: float(np.median(values)) for name, values in baselines.items()}, best_baseline=seen.best.name,
         speed_of_light=least_us(cost, workload.dtype, judge.peaks) / median if median > 0 else None,
         floor_us=FLOOR_SLACK * least_us(cost, workload.dtype, published) if published else None,
         mode=candidate.mode, calls=candidate.calls, candidate_samples_us=times, baseline_samples_us=baselines,
         sealed_pairs=sealing.pairs, sealed_excess_us=sealing.excess_us, sealed_low_us=sealing.low_us, sealed_high_us=sealing.high_us,
         sealed_allowed_us=sealing.allowed_us, sealed_added_us=sealing.added_us,
+        eager_us=seen.eager_us[0] if seen.eager_us else median,
+        baseline_eager_us=seen.eager_us[1] if seen.eager_us else float(np.median(baselines[seen.best.name])), clocks=seen.clocks,
     )
-    setup = {f"{side.name}/{kind}": us for side in sides for kind, us in side.setup_us.items()}
+    setup = {f"{side.name}/{kind}": us for side in seen.sides for kind, us in side.setup_us.items()}
     return Measurement(timing, samples, setup, sealing)
 
 
