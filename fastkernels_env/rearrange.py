@@ -22,18 +22,18 @@ class Rows(NamedTuple):
     A stack ``[sets, R, ...]`` is read as ``sets * U`` units of ``R / U`` consecutive rows each.
 
     Attributes:
-        index: int64 ``[slots, U]``: unit ``set * U + u`` of the stack.
+        source: int64 ``[slots, U]``: unit ``set * U + u`` of the stack.
         factor: float32 ``[slots, U]``: signs and powers of two, exact in every floating dtype; None for ones.
         first: First element of the last dimension that is multiplied.
     """
 
-    index: torch.Tensor
+    source: torch.Tensor
     factor: torch.Tensor | None = None
     first: int = 0
 
     def part(self, slots: slice) -> Rows:
         """Those of some slots."""
-        return Rows(self.index[slots], None if self.factor is None else self.factor[slots], self.first)
+        return Rows(self.source[slots], None if self.factor is None else self.factor[slots], self.first)
 
 
 class Rearrangement(NamedTuple):
@@ -113,16 +113,16 @@ class Entries:
 
 def gather(stack: torch.Tensor, rows: Rows) -> torch.Tensor:
     """The units that `rows` names: ``[slots, *stack.shape[1:]]``."""
-    units = rows.index.shape[1]
+    units = rows.source.shape[1]
     flat = stack.reshape(stack.shape[0] * units, -1)
-    values = flat.index_select(0, rows.index.flatten()).view(len(rows.index), *stack.shape[1:])
+    values = flat.index_select(0, rows.source.flatten()).view(len(rows.source), *stack.shape[1:])
     return _scaled(values, rows)
 
 
 def fill(target: torch.Tensor, stack: torch.Tensor, rows: Rows) -> None:
     """Write the units that `rows` names into ``target`` (``[slots, *stack.shape[1:]]``, perhaps strided)."""
-    if rows.index.shape[1] == 1 and rows.factor is None and not stack.is_cuda:  # one pass instead of two
-        for slot, index in enumerate(rows.index.flatten().tolist()):
+    if rows.source.shape[1] == 1 and rows.factor is None and not stack.is_cuda:  # one pass instead of two
+        for slot, index in enumerate(rows.source.flatten().tolist()):
             target[slot].copy_(stack[index])
         return
     step = max(_CHUNK[stack.device.type] // max(stack[0].nbytes, 1), 1)
@@ -134,7 +134,7 @@ def fill(target: torch.Tensor, stack: torch.Tensor, rows: Rows) -> None:
 def _scaled(values: torch.Tensor, rows: Rows) -> torch.Tensor:
     """Multiply in place; `values` is a private copy."""
     if rows.factor is not None and values.numel():
-        slots, units = rows.index.shape
+        slots, units = rows.source.shape
         parts = values.view(slots, units, -1, values.shape[-1])[..., rows.first :]
         parts.mul_(rows.factor.to(values.dtype)[:, :, None, None])
     return values

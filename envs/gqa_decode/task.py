@@ -123,7 +123,7 @@ def _dealt(sizes: Mapping[str, int], entries: Entries) -> Rearrangement:
     batch, pool, page = (sizes[name] for name in ("B", "P", "page"))
     starts, listed, last = (entries.stacks[name].long() for name in ("kv_indptr", "kv_indices", "last_page_len"))
     counts = starts.diff(dim=1)
-    by_length = (counts * page + last).argsort(1, stable=True)  # [sets, B]: the sets have the same lengths, in their own order
+    by_length = (counts * page + last).argsort(dim=1, stable=True)  # [sets, B]: the sets have the same lengths, in their own order
     ranks = torch.where(entries.kept[:, None], by_length.argsort(1)[entries.order], entries.permutations(batch))
     sets = entries.sets(batch).gather(1, ranks)  # [s, b]
     sequences = by_length[sets, ranks]
@@ -154,7 +154,7 @@ def _dealt(sizes: Mapping[str, int], entries: Entries) -> Rearrangement:
 def _spread(listed: torch.Tensor, used: torch.Tensor) -> torch.Tensor:
     """Lists of pages ``[s, t]``, completed to permutations by the pages that they do not hold."""
     taken = _taken(listed, used)
-    free = taken.int().argsort(1, stable=True)  # pages that no list holds come first
+    free = taken.int().argsort(dim=1, stable=True)  # pages that no list holds come first
     rest = torch.arange(listed.shape[1], device=listed.device) - used.sum(1, keepdim=True)
     return torch.where(used, listed, free.gather(1, rest.clamp_min(0)))
 

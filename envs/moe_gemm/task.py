@@ -101,7 +101,7 @@ class MoeGemm(Task):
                 "topk_weights": weights, "sorted_token_ids": _relabelled(entries, row_target, workload.sizes["block"]),
                 "expert_ids": same, "num_tokens_post_padded": same,
             },
-            {"C": Rows(weights.index, of_rows)},
+            {"C": Rows(weights.source, of_rows)},
         )
 
     def oracle(self, args: Mapping[str, Value]) -> dict[str, torch.Tensor]:

@@ -184,7 +184,8 @@ class CudaDevice(Device):
 
     def steady(self, before: dict[str, float], after: dict[str, float]) -> bool:
         """Whether clocks stayed within `_STEADY` of each other and nothing slowed the device down."""
-        same = all(abs(after[name] / before[name] - 1) <= _STEADY for name in ("sm_mhz", "memory_mhz") if before.get(name) and name in after)
+        told = [name for name in ("sm_mhz", "memory_mhz") if before.get(name) and name in after]
+        same = all(abs(after[name] / before[name] - 1) <= _STEADY for name in told)
         slowed = (int(before.get("throttle_reasons", 0)) | int(after.get("throttle_reasons", 0))) & nvml.SLOWED
         return same and not slowed
 

@@ -65,7 +65,7 @@ class Answers:
             if name not in self._known:
                 self._known[name] = torch.empty((len(known), *copies.shape[1:]), dtype=copies.dtype, device=copies.device)
             rows = arrangement.moved.outputs[name].part(slots)
-            doubtful |= ~known[rows.index // rows.index.shape[1]].all(1)
+            doubtful |= ~known[rows.source // rows.source.shape[1]].all(1)
             doubtful |= ~_repeated(copies, self._known[name], rows)
         first = slots.indices(len(known))[0]
         for place in doubtful.nonzero().flatten().tolist():

@@ -66,6 +66,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         caches: The K calls of a block touch this many times the last-level cache.
         fresh_seconds: Time per block for entries that are drawn anew and compared with their oracle; one at least.
         sealed_seconds: Budget of one workload's sealed calls.
+        placements: How often the rings get new memory. Where memory lies makes a difference that rounds alone do not see.
     """
 
     rounds: int
@@ -74,12 +75,18 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     caches: float = 2.0
     fresh_seconds: float = 0.004
     sealed_seconds: float = 0.2
+    placements: int = 1
+
+    def part(self) -> Plan:
+        """What is measured in one placement."""
+        rounds, least = -(-self.rounds // self.placements), -(-self.least // self.placements)
+        return msgspec.structs.replace(self, rounds=rounds, least=least, seconds=self.seconds / self.placements)
 
 
 class Side:
     """One contestant on one workload: a worker, its ring, what it did."""
 
-    def __init__(self, name: str, session: WorkerSession, ring: Ring, verified: bool) -> None:
+    def __init__(self, name: str, session: WorkerSession, ring: Ring, answers: Answers | None) -> None:
         self.name, self.session, self.ring = name, session, ring
         self.seconds: dict[int, list[float]] = {_SHORT: [], _LONG: [], _LONE: []}
         """Times of the blocks of K and of 2K calls, one each per round, and of the lone call before every one of them."""
@@ -91,7 +98,8 @@ class Side:
         self.replans = False
         self.fixed: Arrangement | None = None
         """What the ring of a planning baseline always holds."""
-        self.answers = Answers(ring.sets) if verified else None
+        self.answers = answers
+        """Where its outputs are verified."""
 
     @property
     def sealed_slots(self) -> int:
@@ -126,7 +134,9 @@ class Profiler:
         self.generator = torch.Generator().manual_seed(derive_seed(seed, "order"))
         self.secret = torch.Generator().manual_seed(secrets.randbits(62))
         self._arrangement = sets.arrange(self.generator, plain=True)
-        self._renewed = 1
+        self._answers = Answers(sets)
+        self._renewed = 0
+        """Sets that are drawn anew before every block; not known until the first outputs were compared."""
         self.clocks: dict[str, float] = {}
         self._before: dict[str, float] = {}
         self._measured = 0
@@ -149,8 +159,10 @@ class Profiler:
             TimedFailure: An output was wrong.
             SideError: The worker raised, died or hung.
         """
-        side = Side(name, session, Ring(self.sets, arena), verified)
+        side = Side(name, session, Ring(self.sets, arena), self._answers if verified else None)
         side.replans = replans
+        if verified:
+            self._arrangement = self.sets.arrange(self.generator, plain=True)
         with blamed(side):
             self._prepare(side)
         return side
@@ -177,9 +189,8 @@ class Profiler:
         if side.answers is not None:
             start = time.perf_counter()
             self._check(side, [(part, side.ring.snapshot(part)) for part in side.ring.parts(count)])
-            self.sets.renew([])
             each = (time.perf_counter() - start) / (count + 2)
-            self._renewed = max(1, min(int(self.plan.fresh_seconds / max(each, 1e-6)), side.calls // 2))
+            self._renewed = self._renewed or max(1, min(int(self.plan.fresh_seconds / max(each, 1e-6)), side.calls // 2))
         self.arm(side)
 
     def _slots(self, count: int) -> list[int]:

@@ -108,7 +108,8 @@ def seal(profiler: Profiler, candidate: Side, baseline: Side) -> Sealing:
 
 
 def judge_calls(
-    candidate: Sequence[float], baseline: Sequence[float], ring_candidate: Sequence[float], ring_baseline: Sequence[float], allowed_us: float
+    candidate: Sequence[float], baseline: Sequence[float], ring_candidate: Sequence[float], ring_baseline: Sequence[float],
+    allowed_us: float,
 ) -> Sealing:
     """The excess of sealed calls over calls in a row, both candidate less baseline and in microseconds, with its interval."""
     signs = (1, -1, -1, 1)

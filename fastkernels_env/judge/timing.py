@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, NamedTuple
 
+import msgspec
 import numpy as np
 
 from ..device import Arena
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from .judge import Judge
     from .session import WorkerSession
 
+MOVABLE_BYTES = 6 << 30
+"""Rings up to this size are measured in several places: there is memory for more than two of them."""
 FLOOR_SLACK = 0.8
 """A result is void only below this share of what published peaks allow."""
 
@@ -72,13 +76,15 @@ def measure(
     failed: set[str] = set()
     arenas: list[Arena] = []
     try:
-        arenas = [device.allocate(sets.geometry.size) for _ in range(2)]
+        placements = plan.placements if sets.geometry.size <= MOVABLE_BYTES else 1
+        arenas = [device.allocate(sets.geometry.size) for _ in range(placements + 1)]
         while True:
             if not contestants:
                 raise JudgeFault(f"no baseline of task {task.folder.name!r} runs on this device: {_why(judge, task)}")
             try:
                 with taking_turns(candidate.session, judge.baselines.sessions(), judge.canary) as turns:
-                    profiler = Profiler(device, sets, plan, derive_seed(seed, "profile", workload.name), turns)
+                    part = msgspec.structs.replace(plan, placements=placements).part()
+                    profiler = Profiler(device, sets, part, derive_seed(seed, "profile", workload.name), turns)
                     seen = _contest(profiler, arenas, candidate, contestants)
                     turns.settle()
                 break
@@ -133,19 +139,33 @@ class _Seen(NamedTuple):
 
 
 def _contest(profiler: Profiler, arenas: list[Arena], candidate: Entrant, contestants: dict[str, Contestant]) -> _Seen:
-    """Measure all sides in turn, then candidate and best baseline in sealed calls, and in a loop where blocks are graphs."""
-    own, shared = arenas
-    first = profiler.open_side(candidate.name, candidate.session, own, verified=candidate.verified, replans=candidate.has_plan)
-    others = {}
-    for name, contestant in contestants.items():
-        contestant.session.forget()
-        others[name] = profiler.open_side(name, contestant.session, shared, verified=False, replans=contestant.has_plan)
-    sides = [first, *others.values()]
-    profiler.measure(sides)
-    best = others[best_baseline({name: side.samples_us for name, side in others.items()})]
+    """Measure all sides in turn, then candidate and best baseline in sealed calls, and in a loop where blocks are graphs.
+
+    The rounds are repeated in other memory while there are arenas. No baseline gets one that the candidate had: it might still write to it.
+    """
+    samples: dict[str, list[float]] = {}
+    for own, shared in itertools.pairwise(arenas):
+        sides = _open(profiler, own, shared, candidate, contestants)
+        profiler.measure(sides)
+        for side in sides:
+            samples.setdefault(side.name, []).extend(side.samples_us)
+    for side in sides:
+        side.samples_us = samples[side.name]
+    first, *others = sides
+    best = next(side for side in others if side.name == best_baseline({side.name: side.samples_us for side in others}))
     sealing = seal(profiler, first, best)
     eager = (profiler.eager(first), profiler.eager(best)) if profiler.device.graph else None
     return _Seen(sides, best, sealing, profiler.clocks, eager)
+
+
+def _open(profiler: Profiler, own: Arena, shared: Arena, candidate: Entrant, contestants: dict[str, Contestant]) -> list[Side]:
+    """Bind all workers to rings, the candidate's first; the baselines share one arena."""
+    candidate.session.forget()
+    sides = [profiler.open_side(candidate.name, candidate.session, own, verified=candidate.verified, replans=candidate.has_plan)]
+    for name, contestant in contestants.items():
+        contestant.session.forget()
+        sides.append(profiler.open_side(name, contestant.session, shared, verified=False, replans=contestant.has_plan))
+    return sides
 
 
 def _let_go(sessions: list[WorkerSession]) -> None:
