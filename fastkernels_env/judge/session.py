@@ -109,8 +109,16 @@ class WorkerSession:
         """Reported device microseconds by kernel name."""
         return self._request(Trace(list(calls)), seconds).data
 
-    def time(self, sequences: Sequence[int], seconds: float, gather: Callable[[], torch.Tensor]) -> tuple[list[float], torch.Tensor]:
+    def time(
+        self, sequences: Sequence[int], seconds: float, gather: Callable[[], torch.Tensor], seal: Callable[[], None] | None = None
+    ) -> tuple[list[float], torch.Tensor]:
         """Run armed sequences one after the other under the judge's clock.
+
+        Args:
+            sequences: Indices of armed sequences.
+            seconds: Deadline of each.
+            gather: Reads words of every output.
+            seal: Called right before the last sequence, while every process of the worker is stopped; they go on once "go" is there.
 
         Returns:
             Seconds of each from "go" until `gather` has read every output, and the words that it read after the last.
@@ -119,8 +127,13 @@ class WorkerSession:
         elapsed, words = [], torch.empty(0)
         try:
             self._clock.start(seconds, self._alive)
-            for sequence in sequences:
-                spent, words = self._clock.run(sequence, seconds, self._alive, gather)
+            for place, sequence in enumerate(sequences, 1):
+                release = None
+                if seal is not None and place == len(sequences):
+                    self.pause()
+                    seal()
+                    release = self.resume
+                spent, words = self._clock.run(sequence, seconds, self._alive, gather, release)
                 elapsed.append(spent)
             self._clock.stop()
         except ClockTimeout:
@@ -176,6 +189,7 @@ class WorkerSession:
     def _send(self, request: Request, seconds: float, fds: tuple[int, ...] = ()) -> None:
         if self._ended is not None:
             raise self._death()
+        self.resume()
         try:
             self._channel.send(request, fds, time.monotonic() + seconds)
         except Closed:
