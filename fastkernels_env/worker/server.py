@@ -20,6 +20,7 @@ import torch  # noqa: F401 -- preloaded once, shared by every fork
 
 from ..protocol import Channel, Closed, Ended, Kill, ServerRequest, Spawn, Spawned
 from .child import run_child
+from .preload import Preload
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
@@ -38,11 +39,17 @@ def serve(control_fd: int, device: str) -> None:
     gc.freeze()
     control = Channel(socket.socket(fileno=control_fd))
     workers: dict[int, int] = {}
+    preload: Preload | None = None
     try:
         while True:
+            if preload is not None:
+                preload.idle(control_fd)
             request, fds = control.receive(ServerRequest)
             match request:
                 case Spawn():
+                    preload = preload or Preload(device, workers)  # not before: the first worker is waited for
+                    if request.stack:
+                        preload.finish()
                     workers[request.worker] = _fork(request, fds, control_fd, libc)
                     control.send(Spawned(workers[request.worker]))
                 case Kill():
