@@ -20,24 +20,29 @@ from ..protocol import (
     Arm,
     Attach,
     Bind,
+    Changes,
     Channel,
     Closed,
     Detach,
     Done,
     Ended,
+    Failed,
     Load,
     ProtocolError,
     Raised,
+    Register,
     Reply,
     Request,
     Run,
     Setup,
     Spawned,
+    Step,
     Trace,
+    Watch,
 )
 from ..protocol import Clock as ClockRequest
 from ..sandbox import tree
-from .errors import WorkerDied, WorkerError, WorkerRaised, WorkerTimedOut
+from .errors import StepFailed, WorkerDied, WorkerError, WorkerRaised, WorkerTimedOut
 
 if TYPE_CHECKING:
     from .host import WorkerHost
@@ -108,6 +113,30 @@ class WorkerSession:
     def trace(self, calls: Sequence[int], seconds: float) -> dict[str, float]:
         """Reported device microseconds by kernel name."""
         return self._request(Trace(list(calls)), seconds).data
+
+    def watch(self, stack: bool, seconds: float) -> None:
+        """Remember the global state, once the compile stack is imported if `stack`; call it before `load`."""
+        self._request(Watch(stack), seconds)
+
+    def changes(self, seconds: float) -> str:
+        """What of the global state changed since `watch`, as reported; empty if nothing did."""
+        return self._request(Changes(), seconds).detail
+
+    def register(self, schema: str, seconds: float) -> None:
+        """Register the entry as an operator.
+
+        Raises:
+            StepFailed: It cannot be; the worker lives on, as after a failed `step`.
+        """
+        self._request(Register(schema), seconds)
+
+    def step(self, way: str, calls: Sequence[int], seconds: float) -> dict[str, float]:
+        """Run calls one of the gate's ways; figures as reported.
+
+        Raises:
+            StepFailed: The submission raised.
+        """
+        return self._request(Step(way, list(calls)), seconds).data
 
     def time(
         self, sequences: Sequence[int], seconds: float, gather: Callable[[], torch.Tensor], seal: Callable[[], None] | None = None
@@ -184,7 +213,7 @@ class WorkerSession:
 
     def _request(self, request: Request, seconds: float, fds: tuple[int, ...] = ()) -> Done:
         self._send(request, seconds, fds)
-        return self._receive(time.monotonic() + seconds, seconds)
+        return self._receive(time.monotonic() + seconds, seconds, isinstance(request, Watch | Changes | Register | Step))
 
     def _send(self, request: Request, seconds: float, fds: tuple[int, ...] = ()) -> None:
         if self._ended is not None:
@@ -197,7 +226,7 @@ class WorkerSession:
         except TimeoutError:
             raise self._timeout(f"a request was not read within {seconds:.0f} s") from None
 
-    def _receive(self, deadline: float, seconds: float) -> Done:
+    def _receive(self, deadline: float, seconds: float, may_fail: bool = False) -> Done:
         try:
             reply, fds = self._channel.receive(Reply, deadline)
         except Closed:
@@ -212,7 +241,11 @@ class WorkerSession:
         if isinstance(reply, Raised):
             self._end()
             raise WorkerRaised(_summary(reply), reply.text, reply.kind)
-        assert isinstance(reply, Done)
+        if isinstance(reply, Failed) and may_fail:
+            raise StepFailed(_summary(reply)[:_MOST_DETAIL], reply.kind[:_MOST_DETAIL])
+        if not isinstance(reply, Done):
+            self._end()
+            raise WorkerDied("the worker broke the protocol: it answered a request with a failure of another kind of request")
         kept = itertools.islice(reply.data.items(), _MOST_FIGURES)
         return Done(reply.seconds, reply.detail[:_MOST_DETAIL], {name[:_MOST_DETAIL]: figure for name, figure in kept})
 
@@ -245,7 +278,7 @@ class WorkerSession:
         return self._ended
 
 
-def _summary(raised: Raised) -> str:
+def _summary(raised: Raised | Failed) -> str:
     """The line of a traceback that names the exception; some put pages of advice after it."""
     lines = [*raised.text.strip().splitlines(), ""]
     named = next((index for index, line in enumerate(lines) if line.partition(":")[0].rpartition(".")[2] == raised.kind), len(lines) - 2)
