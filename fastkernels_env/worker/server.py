@@ -61,6 +61,8 @@ class _Server:
         self._trusted: dict[int, int] = {}
         self._confined: dict[int, confine.Tree] = {}
         self._preload: Preload | None = None
+        # OpenMP has bound this thread to the core on which workers wake. They inherit that; the watch had better be elsewhere.
+        self._bound, self._free = os.sched_getaffinity(0), os.sched_getaffinity(os.getppid())
 
     def serve_one(self) -> None:
         """Answer one request; while there is none, watch, and import the compile stack."""
@@ -70,11 +72,13 @@ class _Server:
         request, fds = self._control.receive(ServerRequest)
         match request:
             case Spawn():
+                os.sched_setaffinity(0, self._bound)
                 try:
                     self._control.send(self._spawn(request, fds))
                 except OSError as error:
                     self._control.send(Refused(str(error)))
                 finally:
+                    os.sched_setaffinity(0, self._free)
                     for fd in fds:
                         os.close(fd)
             case Kill():
