@@ -110,8 +110,8 @@ class Gate:
             return "native code is an opaque operator: there is no Python to trace"
         if name == "second_device" and self._scope.kind == "cuda" and torch.cuda.device_count() < 2:
             return "only one device is visible"
-        if name in ("recompiles", "memory_growth") and len(self._rig.drill.sizes) <= LEAST_SIZES:
-            return f"the task allows {len(self._rig.drill.sizes)} batch sizes only"
+        if name == "recompiles" and len(self._rig.drill.sizes) <= LEAST_SIZES:
+            return f"the task has {len(self._rig.drill.sizes)} unseen batch sizes only"
         return ""
 
     def _perform(self, name: str, check: Callable[[Rig], Growth]) -> None:

@@ -17,7 +17,7 @@ from .cases import Case
 from .rig import STEP_SECONDS, Rig
 from .slots import Slots
 
-LEAST_SIZES = 8
+LEAST_SIZES = 6
 """With fewer sizes than these nothing tells bucketing from compiling for each."""
 COMPARED = 2
 ROUNDS = 8
@@ -49,7 +49,7 @@ class Sweep:
 
     def __init__(self, rig: Rig) -> None:
         self._rig = rig
-        sizes = rig.drill.sizes[1:]
+        sizes = rig.drill.sizes[1:] or [None]
         self.cases: list[Case] = [rig.drill.case(f"size {size}", size, oracle=place < COMPARED) for place, size in enumerate(sizes)]
         self._last = Slots(rig.scope.task, self.cases, ROUNDS)
         self._arena: Arena | None = None

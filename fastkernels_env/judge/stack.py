@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .errors import StepFailed
 from .rig import FIRST, OTHER, PAIRS, RESULT, SECOND, Rig
 
 
@@ -11,9 +12,15 @@ def check_schema(rig: Rig) -> str:
         return f"the entry cannot be registered: {rig.unregistered}"
     for index in (FIRST,) if rig.scope.interpreted else (OTHER, FIRST):
         rig.write(index)
-        rig.step("schema", index, seconds=rig.scope.call_seconds)
+        reported: StepFailed | None = None
+        try:
+            rig.step("schema", index, seconds=rig.scope.call_seconds)
+        except StepFailed as error:
+            reported = error
         if name := rig.modified(index):
             return f"the argument {name!r}, which the schema declares read-only, was modified"
+        if reported is not None:
+            raise reported
         if wrong := rig.wrong(index):
             return f"called as an operator it gave a wrong answer: {wrong}"
     return ""

@@ -126,9 +126,13 @@ class Stack:
         streams.run_on_second_device(self._session, *calls)
 
 
-def opaque_backend(device: str) -> str:
+def opaque_backend(device: str) -> Any:
     """What compiles the graph around the operator: on a CPU what functionalises it and no more, since Inductor would call a C++ compiler."""
-    return "inductor" if device == "cuda" else "aot_eager"
+    if device == "cuda":
+        return "inductor"
+    from torch._dynamo.backends.debugging import aot_eager
+
+    return aot_eager  # asked for by name, torch would import every backend that there is
 
 
 def _count_compiled() -> dict[str, int]:

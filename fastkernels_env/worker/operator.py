@@ -55,7 +55,7 @@ class Operator:
         with SchemaCheckMode():
             self.function(*self._session.tensors[index])
 
-    def run_opaque(self, index: int, backend: str) -> None:
+    def run_opaque(self, index: int, backend: Any) -> None:
         """Run a call as an opaque operator of a compiled graph that has operations before and after it."""
         self.current = index
         values = self._session.tensors[index]
@@ -65,7 +65,8 @@ class Operator:
         if key not in self._graphs:
             graph = _graph_around(self.function, self._session.roles, scalars, staged)
             self._graphs[key] = torch.compile(graph, fullgraph=True, dynamic=True, backend=backend)
-        self._graphs[key]([value for value in values if isinstance(value, torch.Tensor)])
+        with torch._dynamo.config.patch(specialize_float=True):  # numbers are a layer's constants
+            self._graphs[key]([value for value in values if isinstance(value, torch.Tensor)])
 
     def _is_staged(self, place: int, value: Any) -> bool:
         """Whether the graph makes this argument, or takes it up: strided views go in as they are, since graphs make dense tensors."""

@@ -7,6 +7,7 @@ fork would then be of no use. For a GPU that is not taken on trust: a process of
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import importlib
 import os
@@ -18,7 +19,9 @@ _PIECES = (
     "torch.distributed.tensor", "torch.distributed.fsdp", "torch.export", "torch._inductor.codecache", "torch._dynamo",
     "torch._functorch.aot_autograd", "torch._dynamo.backends.debugging", "torch._subclasses.schema_check_mode",
 )
-_GPU_PIECES = ("torch._inductor.compile_fx",)
+_GPU_PIECES = ("torch._inductor.compile_fx", "torch._dynamo.repro.after_aot", "torch.export._trace", "torch._inductor.debug")
+_FIRST_GRAPH = "the first graph"
+"""A piece that is no module: what Dynamo and AOTAutograd import and build when they compile something for the first time."""
 _PROBE = 0
 """The number under which the trial process is kept among the workers; theirs start at 1."""
 _LOOK_AGAIN = 0.1
@@ -69,14 +72,38 @@ class Preload:
 
 def pieces(device: str) -> tuple[str, ...]:
     """Modules that the gate uses on a device kind, in an order in which no single import takes long."""
-    return _PIECES + (_GPU_PIECES if device == "cuda" else ())
+    return _PIECES + (_GPU_PIECES if device == "cuda" else (_FIRST_GRAPH,))  # where there is a GPU Dynamo initialises CUDA
 
 
 def import_pieces(device: str, names: Sequence[str]) -> None:
-    """Import modules of the compile stack."""
+    """Import modules of the compile stack; those that this version of torch lacks are left out."""
     with _careful(device):
         for name in names:
-            importlib.import_module(name)
+            if name == _FIRST_GRAPH:
+                _compile_something()
+            else:
+                with contextlib.suppress(ModuleNotFoundError):
+                    importlib.import_module(name)
+
+
+@functools.cache
+def _compile_something() -> None:
+    """Compile a graph around an operator that mutates an argument, once a process and its forks."""
+    import torch
+    from torch._dynamo.backends.debugging import aot_eager
+
+    library = torch.library.Library("fastkernels_preload", "DEF")
+    library.define("nothing(Tensor(a0!) out, Tensor input) -> ()")
+    library.impl("nothing", lambda *_: None, "CompositeExplicitAutograd")
+    torch.library.register_fake("fastkernels_preload::nothing", lambda *_: None, lib=library)
+
+    def graph(out: torch.Tensor, given: torch.Tensor) -> None:
+        inner = torch.empty_like(out)
+        torch.ops.fastkernels_preload.nothing.default(inner, given * 2.0)
+        out.copy_(inner * 2.0)
+
+    torch.compile(graph, fullgraph=True, dynamic=True, backend=aot_eager)(torch.ones(2, 3), torch.ones(2, 3))
+    torch._dynamo.reset()
 
 
 def _start_probe() -> int:

@@ -45,10 +45,10 @@ def changes(before: State, after: State) -> list[str]:
 
 def _phrase(name: str, before: Any, after: Any) -> str:
     if name.startswith("function "):
-        return f"{name.removeprefix('function ')} was replaced"
+        return f"{name.removeprefix('function ')} (replaced)"
     if name.startswith("RNG "):
-        return f"the state of {name} changed"
-    return f"{name}: {_short(before)} became {_short(after)}"
+        return f"the state of the {name}"
+    return f"{name} ({_short(before)} became {_short(after)})"
 
 
 def _short(value: Any) -> str:
