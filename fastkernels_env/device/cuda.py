@@ -104,7 +104,6 @@ class CudaDevice(Device):
     kind = "cuda"
     graph = True
     target_seconds = 1e-3
-    ring_limit = 14 << 30
 
     def __init__(self) -> None:
         try:
@@ -115,6 +114,7 @@ class CudaDevice(Device):
             raise DeviceError(f"the CUDA device cannot be opened: {error}") from error
         self.torch_device = f"cuda:{self.index}"
         self.cache_bytes = self.properties.L2_cache_size
+        self.ring_limit = min(14 << 30, self.properties.total_memory // 8)  # beside it: another ring, its sets, and copies of outputs
         self._waste: torch.Tensor | None = None
         self._canary: tuple[torch.Tensor, torch.Tensor] | None = None
         _cuda.forbid_persisting_l2()
