@@ -104,7 +104,32 @@ class Trace(msgspec.Struct, frozen=True, tag=True):
     calls: list[int]
 
 
-Request = Load | Attach | Detach | Bind | Setup | Run | Arm | Clock | Trace
+class Watch(msgspec.Struct, frozen=True, tag=True):
+    """Remember the process's global state; comes before `Load`."""
+
+    stack: bool = True
+    """Import the compile stack first."""
+
+
+class Changes(msgspec.Struct, frozen=True, tag=True):
+    """Say what of the global state is no longer as it was at `Watch`."""
+
+
+class Register(msgspec.Struct, frozen=True, tag=True):
+    """Register the entry as an operator of torch.library."""
+
+    schema: str
+    """Such as ``rms_norm(Tensor(a0!) out, Tensor input, Tensor weight, float epsilon) -> ()``."""
+
+
+class Step(msgspec.Struct, frozen=True, tag=True):
+    """Run these calls the way that a compile or runtime stack would; the ways are listed in `worker.gate`."""
+
+    way: str
+    calls: list[int]
+
+
+Request = Load | Attach | Detach | Bind | Setup | Run | Arm | Clock | Trace | Watch | Changes | Register | Step
 
 
 class Done(msgspec.Struct, frozen=True, tag=True):
@@ -122,7 +147,14 @@ class Raised(msgspec.Struct, frozen=True, tag=True):
     text: str
 
 
-Reply = Done | Raised
+class Failed(msgspec.Struct, frozen=True, tag=True):
+    """A `Register` or `Step` raised; the worker lives on."""
+
+    kind: str
+    text: str
+
+
+Reply = Done | Raised | Failed
 
 
 class Spawn(msgspec.Struct, frozen=True, tag=True):
@@ -134,6 +166,8 @@ class Spawn(msgspec.Struct, frozen=True, tag=True):
     environment: dict[str, str]
     trusted: bool = False
     """Not confined: a baseline, which needs its caches."""
+    stack: bool = False
+    """The worker will use the compile stack: import it first, so that the fork has it."""
 
 
 class Kill(msgspec.Struct, frozen=True, tag=True):

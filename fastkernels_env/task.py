@@ -25,6 +25,7 @@ from .types import Language, Regime
 if TYPE_CHECKING:
     import torch
 
+    from .rearrange import Entries, Rearrangement
     from .recipes import Draw
 
     Value = torch.Tensor | int | float | bool
@@ -232,6 +233,10 @@ class Task(abc.ABC):
     deterministic: ClassVar[bool] = False
     """Whether equal inputs must give equal bits; else the spread is bounded."""
 
+    independent_rows: ClassVar[bool] = False
+    """Whether row i of every output depends, but for weights, on row i of the inputs alone, and all of them have the same rows. Then
+    `rerandomise` deals single rows out anew."""
+
     folder: Path
     """Set by the registry."""
 
@@ -275,6 +280,23 @@ class Task(abc.ABC):
         Every one must move the oracle, and none may modify `args`. Where there is nothing to change: leave it out.
         """
         return {}
+    def rerandomise(self, workload: Workload, entries: Entries) -> Rearrangement:
+        """What the slots of a timing ring hold in the next block: known inputs changed in a way whose effect on the outputs is exact.
+
+        Without it, answers remembered by the content of the inputs would be right. The default deals the rows of all exchangeable
+        slots out anew where rows are independent, else whole sets. A task that knows more (signs, powers of two, relabelled pages)
+        overrides it; the work that an entry means must stay the same.
+
+        Args:
+            workload: With completed sizes.
+            entries: The slots, their sets, and random choices that fit them.
+        """
+        from .rearrange import Rearrangement, Rows
+
+        arguments = [arg for arg in self.signature if arg.role in (Role.INPUT, Role.INOUT, Role.METADATA)]
+        units = shape_of(self.outputs[0], workload.sizes)[0] if self.independent_rows else 1
+        rows = Rows(entries.rows(units))
+        return Rearrangement({arg.name: rows for arg in arguments}, {arg.name: rows for arg in self.outputs})
 
     def complete(self, sizes: Mapping[str, int]) -> dict[str, int]:
         """Sizes with the dependent ones (capacities, padded lengths) filled in."""

@@ -31,6 +31,7 @@ from fastkernels_env.protocol import (
     Load,
     ProtocolError,
     Raised,
+    Refused,
     Reply,
     Request,
     Run,
@@ -49,7 +50,7 @@ FRAMES = {
     Request: (Load, Attach, Detach, Bind, Setup, Run, Arm, Clock, Trace),
     Reply: (Done, Raised),
     ServerRequest: (Spawn, Kill),
-    ServerReply: (Spawned, Ended),
+    ServerReply: (Spawned, Refused, Ended),
 }
 SCALARS = {
     "str": st.text(max_size=30), "int": st.integers(-(2**40), 2**40), "bool": st.booleans(),

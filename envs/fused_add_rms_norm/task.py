@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
+from ...rearrange import Rearrangement, Rows
 from ...task import Baseline, Cost, InOut, Scalar, Task, Weight, Workload
 from ...types import Regime
 
 if TYPE_CHECKING:
+    from ...rearrange import Entries
     from ...recipes import Draw
     from ...task import Range, Value
 
@@ -59,6 +61,12 @@ class FusedAddRmsNorm(Task):
             x[15::16] *= 1e-3
             residual[15::16] *= 1e-3
         return {"input": x, "residual": residual, "weight": draw.parameter(shape[1:], dtype), "epsilon": 1e-5}
+
+    def rerandomise(self, workload: Workload, entries: Entries) -> Rearrangement:
+        """Rows dealt out anew, each with either sign, the same in both tensors: it goes through sum and norm."""
+        tokens = workload.sizes["T"]
+        rows = Rows(entries.rows(tokens), entries.signs(tokens))
+        return Rearrangement({"input": rows, "residual": rows}, {"input": rows, "residual": rows})
 
     def oracle(self, args: Mapping[str, Value]) -> dict[str, torch.Tensor]:
         total = _tensor(args, "input").double() + _tensor(args, "residual").double()

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
+from ...rearrange import Rearrangement, Rows
 from ...task import Baseline, Cost, Input, Output, Task, Weight, Workload
 from ...types import Regime
 
 if TYPE_CHECKING:
+    from ...rearrange import Entries
     from ...recipes import Draw
     from ...task import Range, Value
 
@@ -66,6 +68,15 @@ class FusedExperts(Task):
             "topk_weights": weights.to(draw.device),
             "topk_ids": ids.int().to(draw.device),
         }
+
+    def rerandomise(self, workload: Workload, entries: Entries) -> Rearrangement:
+        """The tokens of every set in another order. They stay together: a set's tokens share its hit experts, and so its work.
+
+        Nothing passes through the activation unchanged, and routing weights must sum to one. So of one token only the place changes.
+        """
+        tokens = workload.sizes["T"]
+        rows = Rows(entries.whole() * tokens + entries.permutations(tokens))
+        return Rearrangement({"hidden_states": rows, "topk_weights": rows, "topk_ids": rows}, {"out": rows})
 
     def oracle(self, args: Mapping[str, Value]) -> dict[str, torch.Tensor]:
         x, w13, w2, weights, ids = (_tensor(args, n) for n in ("hidden_states", "w13", "w2", "topk_weights", "topk_ids"))

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, ClassVar
 import msgspec
 import torch
 
+from ...rearrange import Rearrangement, Rows
 from ...task import N1, Baseline, Cost, Gate, Input, Metadata, Output, Scalar, Task, Workload
 from ...types import Regime
 
 if TYPE_CHECKING:
+    from ...rearrange import Entries
     from ...recipes import Draw
     from ...task import Range, Value
 
@@ -88,6 +90,13 @@ class GqaDecode(Task):
             "sm_scale": factor / math.sqrt(width),
         }
 
+    def rerandomise(self, workload: Workload, entries: Entries) -> Rearrangement:
+        """Sequences of equal length exchanged between sets, their places in the batch and their pages drawn anew.
+
+        A sign common to a sequence's query and keys cancels, and one of its values goes through to the output.
+        """
+        return _dealt(workload.sizes, entries)
+
     def oracle(self, args: Mapping[str, Value]) -> dict[str, torch.Tensor]:
         q, k_cache, v_cache = (_tensor(args, name) for name in ("q", "k_cache", "v_cache"))
         batch, heads, width = q.shape
@@ -139,6 +148,54 @@ class GqaDecode(Task):
         item = getattr(torch, workload.dtype).itemsize
         elements = 2 * tokens * kv_heads * width + 2 * batch * heads * width
         return Cost(bytes=elements * item + 4 * (batch * heads + pages + 2 * batch + 1), flops=4 * heads * width * tokens)
+
+
+def _dealt(sizes: Mapping[str, int], entries: Entries) -> Rearrangement:
+    """See `GqaDecode.rerandomise`. Below, s counts slots, b places in the batch, t places in the list of pages."""
+    batch, pool, page = (sizes[name] for name in ("B", "P", "page"))
+    starts, listed, last = (entries.stacks[name].long() for name in ("kv_indptr", "kv_indices", "last_page_len"))
+    counts = starts.diff(dim=1)
+    by_length = (counts * page + last).argsort(dim=1, stable=True)  # [sets, B]: the sets have the same lengths, in their own order
+    ranks = torch.where(entries.kept[:, None], by_length.argsort(1)[entries.order], entries.permutations(batch))
+    sets = entries.sets(batch).gather(1, ranks)  # [s, b]
+    sequences = by_length[sets, ranks]
+    indptr = torch.nn.functional.pad(counts[sets, sequences].cumsum(1), (1, 0))
+    place = torch.arange(pool, device=sets.device).expand(entries.slots, pool).contiguous()  # [s, t]
+    owner = torch.searchsorted(indptr[:, 1:].contiguous(), place, right=True).clamp_max(batch - 1)
+    used = place < indptr[:, -1:]
+    from_set = sets.gather(1, owner)
+    entry = starts[from_set, sequences.gather(1, owner)] + place - indptr.gather(1, owner)
+    source = torch.where(used, from_set * pool + listed[from_set, torch.where(used, entry, 0)], entries.whole() * pool)
+    pages = torch.where(entries.kept[:, None], _spread(listed[entries.order], used), entries.permutations(pool))
+    score_sign, value_sign = entries.signs(batch), entries.signs(batch)
+
+    def of_pages(sign: torch.Tensor) -> Rows:
+        """Physical page ``pages[s, t]`` gets page t of the list."""
+        return Rows(source.scatter(1, pages, source), torch.ones_like(place, dtype=torch.float32).scatter(1, pages, sign.gather(1, owner)))
+
+    query = sets * batch + sequences
+    return Rearrangement(
+        {
+            "q": Rows(query, score_sign), "k_cache": of_pages(score_sign), "v_cache": of_pages(value_sign),
+            "kv_indptr": indptr.int(), "kv_indices": torch.where(used, pages, 0).int(), "last_page_len": last[sets, sequences].int(),
+        },
+        {"out": Rows(query, value_sign), "lse": Rows(query)},
+    )
+
+
+def _spread(listed: torch.Tensor, used: torch.Tensor) -> torch.Tensor:
+    """Lists of pages ``[s, t]``, completed to permutations by the pages that they do not hold."""
+    taken = _taken(listed, used)
+    free = taken.int().argsort(dim=1, stable=True)  # pages that no list holds come first
+    rest = torch.arange(listed.shape[1], device=listed.device) - used.sum(1, keepdim=True)
+    return torch.where(used, listed, free.gather(1, rest.clamp_min(0)))
+
+
+def _taken(listed: torch.Tensor, used: torch.Tensor) -> torch.Tensor:
+    """Whether a page is in use, ``[s, pages]``."""
+    beyond = listed.shape[1]
+    marks = torch.zeros(len(listed), beyond + 1, dtype=torch.bool, device=listed.device)
+    return marks.scatter_(1, torch.where(used, listed, beyond), True)[:, :beyond]
 
 
 def _lengths(workload: Workload, draw: Draw) -> torch.Tensor:

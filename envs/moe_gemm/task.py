@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
+from ...rearrange import Rearrangement, Rows
 from ...task import Baseline, Cost, Input, Metadata, Output, Scalar, Task, Weight, Workload
 from ...types import Regime
 
 if TYPE_CHECKING:
+    from ...rearrange import Entries
     from ...recipes import Draw
     from ...task import Range, Value
 
@@ -85,6 +87,29 @@ class MoeGemm(Task):
             "block_size": sizes["block"],
         }
 
+    def rerandomise(self, workload: Workload, entries: Entries) -> Rearrangement:
+        """The tokens of every set in another order, each row of A times a sign and a power of two, and the aligned arrays to match.
+
+        Tokens stay with their set, whose hit experts are its work.
+        """
+        tokens, top_k, rows, depth = (workload.sizes[name] for name in ("T", "k", "R", "M"))
+        sets, source = entries.whole(), entries.permutations(tokens)
+        ranks = torch.arange(top_k, device=source.device)
+        row_source = (source[:, :, None] * top_k + ranks).flatten(1)
+        row_target = torch.full((entries.slots, rows + 1), rows, device=source.device)  # the last stands for padding
+        row_target[:, :rows] = row_source.argsort(1)
+        factor = entries.signs(depth) * entries.powers(depth)
+        of_rows = factor if workload.sizes["down"] else factor.repeat_interleave(top_k, 1)
+        weights, same = Rows(sets * rows + row_source), Rows(sets)
+        return Rearrangement(
+            {
+                "A": Rows(sets * depth + (row_source if workload.sizes["down"] else source), factor),
+                "topk_weights": weights, "sorted_token_ids": _relabelled(entries, row_target, workload.sizes["block"]),
+                "expert_ids": same, "num_tokens_post_padded": same,
+            },
+            {"C": Rows(weights.source, of_rows)},
+        )
+
     def oracle(self, args: Mapping[str, Value]) -> dict[str, torch.Tensor]:
         a, b, weights = (_tensor(args, name) for name in ("A", "B", "topk_weights"))
         top_k = int(args["top_k"])
@@ -144,6 +169,17 @@ def _align(flat: torch.Tensor, sizes: Mapping[str, int], draw: Draw) -> tuple[to
     used = int(blocks.sum())
     expert_ids[:used] = torch.arange(experts).repeat_interleave(blocks)
     return sorted_ids, expert_ids, used * block
+
+
+def _relabelled(entries: Entries, target: torch.Tensor, block: int) -> torch.Tensor:
+    """Aligned rows under their new numbers (`target`, by old number), in ascending order inside every expert: int32 ``[slots, EM]``."""
+    ids = entries.stacks["sorted_token_ids"][entries.order].long()
+    experts = entries.stacks["expert_ids"][entries.order].long().repeat_interleave(block, 1)
+    used = entries.stacks["num_tokens_post_padded"][entries.order].long()
+    beyond = torch.arange(ids.shape[1], device=ids.device) >= used
+    span = target.shape[1]
+    keys = torch.where(beyond, span * span, experts * span) + target.gather(1, ids)
+    return (keys.sort(1).values % span).int()
 
 
 def _rows_by_expert(args: Mapping[str, Value]) -> list[tuple[int, torch.Tensor]]:

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
+from ...rearrange import Rearrangement, Rows
 from ...task import Baseline, Cost, Input, Output, Scalar, Task, Weight, Workload
 
 if TYPE_CHECKING:
+    from ...rearrange import Entries
     from ...recipes import Draw
     from ...task import Range, Value
 
@@ -56,6 +58,12 @@ class RmsNorm(Task):
             "weight": draw.parameter((width,), dtype),
             "epsilon": 1e-5,
         }
+
+    def rerandomise(self, workload: Workload, entries: Entries) -> Rearrangement:
+        """Rows dealt out anew, each with either sign: a row's sign goes through the norm."""
+        tokens = workload.sizes["T"]
+        rows = Rows(entries.rows(tokens), entries.signs(tokens))
+        return Rearrangement({"input": rows}, {"out": rows})
 
     def oracle(self, args: Mapping[str, Value]) -> dict[str, torch.Tensor]:
         x, weight, epsilon = args["input"], args["weight"], args["epsilon"]

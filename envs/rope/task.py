@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, ClassVar
 import msgspec
 import torch
 
+from ...rearrange import Rearrangement, Rows
 from ...task import Baseline, Cost, InOut, Metadata, Scalar, Task, Weight, Workload
 
 if TYPE_CHECKING:
+    from ...rearrange import Entries
     from ...recipes import Draw
     from ...task import Range, Value
 
@@ -76,6 +78,14 @@ class Rope(Task):
             "cos_sin_cache": draw.weight(lambda: _cache(draw, sizes["P"], head_size, params.get("theta", 10000.0))),
             "is_neox": bool(params.get("neox", 1)),
         }
+
+    def rerandomise(self, workload: Workload, entries: Entries) -> Rearrangement:
+        """Runs of consecutive positions dealt out anew, query and key each times a sign and a power of two: a rotation is linear."""
+        tokens, run = workload.sizes["T"], min(int(workload.params.get("run", 1)), workload.sizes["P"])
+        runs = tokens // run if tokens % run == 0 else 1
+        index = entries.rows(runs)
+        query, key = (Rows(index, entries.signs(runs) * entries.powers(runs)) for _ in range(2))
+        return Rearrangement({"positions": Rows(index), "query": query, "key": key}, {"query": query, "key": key})
 
     def oracle(self, args: Mapping[str, Value]) -> dict[str, torch.Tensor]:
         cache, head_size = _tensor(args, "cos_sin_cache"), int(args["head_size"])

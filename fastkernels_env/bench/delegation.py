@@ -12,7 +12,7 @@ from ..registry import load_task
 from ..types import Outcome
 from .integrity import grade
 
-_EXTRA = re.compile(r", ((?:plan|prepared)=None)")
+_EXTRA = re.compile(r", ((?:plan|prepared)(?:=None)?\s*\):)")
 
 
 class Delegation(msgspec.Struct, frozen=True, kw_only=True):

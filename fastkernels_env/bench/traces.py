@@ -1,6 +1,7 @@
 """What evaluations leave behind on this machine, seen from outside: processes, descriptors, memory, folders.
 
-Everything is counted in /proc, in the temporary folder and, for a GPU, by the driver; nothing is asked of a worker.
+Everything is counted in /proc, in the temporary folder and, for a GPU, by the driver; nothing is asked of a worker. Another evaluator
+that works in the same temporary folder is counted too: give each a folder of its own (TMPDIR).
 """
 
 from __future__ import annotations

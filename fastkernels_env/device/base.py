@@ -75,7 +75,8 @@ class Clock(abc.ABC):
 
     @abc.abstractmethod
     def run(
-        self, sequence: int, seconds: float, alive: Callable[[], bool], gather: Callable[[], torch.Tensor]
+        self, sequence: int, seconds: float, alive: Callable[[], bool], gather: Callable[[], torch.Tensor],
+        release: Callable[[], None] | None = None,
     ) -> tuple[float, torch.Tensor]:
         """Start an armed sequence and time it from outside.
 
@@ -84,6 +85,7 @@ class Clock(abc.ABC):
             seconds: Deadline.
             alive: Asked now and then while waiting; False ends the wait.
             gather: Reads the secret words of every timed output. The clock stops after it.
+            release: Lets a stopped worker go on, called after "go": it has no moment in which it runs and does not know.
 
         Returns:
             Seconds from "go" to the last gathered word, and the words.
@@ -143,7 +145,23 @@ class Device(abc.ABC):
 
     @abc.abstractmethod
     def settle(self) -> None:
-        """Called right before a timed block: let the judge's own work end."""
+        """Called right before a timed block: let the judge's own work end, and nothing stay in the cache that a worker pinned there."""
+
+    @abc.abstractmethod
+    def flush(self) -> None:
+        """Replace what the last-level cache holds."""
+
+    def clocks(self) -> dict[str, float]:
+        """Clocks and throttle reasons now; empty where the device does not tell."""
+        return {}
+
+    def steady(self, before: dict[str, float], after: dict[str, float]) -> bool:
+        """Whether two readings of `clocks` around a measurement say that it was taken under one regime."""
+        return True
+
+    def canary(self) -> float:
+        """Wall seconds of a fixed piece of the judge's own work on the device while no worker runs; 0.0 where time would say nothing."""
+        return 0.0
 
     def judging(self) -> AbstractContextManager[None]:
         """Held while an evaluation runs: what the judge must set in its own process, undone afterwards."""

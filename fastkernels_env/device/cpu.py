@@ -61,12 +61,15 @@ class CpuClock(Clock):
         self._wait(seconds, alive)
 
     def run(
-        self, sequence: int, seconds: float, alive: Callable[[], bool], gather: Callable[[], torch.Tensor]
+        self, sequence: int, seconds: float, alive: Callable[[], bool], gather: Callable[[], torch.Tensor],
+        release: Callable[[], None] | None = None,
     ) -> tuple[float, torch.Tensor]:
         """See `Clock.run`."""
         with _on_last_core():
             start = time.perf_counter()
             self._send(sequence + 1)
+            if release is not None:
+                release()
             self._wait(seconds, alive)
             words = gather()
             return time.perf_counter() - start, words
@@ -113,6 +116,7 @@ class CpuDevice(Device):
 
     def __init__(self) -> None:
         self.cache_bytes = _last_level_cache()
+        self._waste: torch.Tensor | None = None
 
     def allocate(self, nbytes: int) -> Arena:
         """A memfd arena."""
@@ -162,6 +166,12 @@ class CpuDevice(Device):
 
     def settle(self) -> None:
         """Nothing to wait for: the judge has one thread (see `judging`)."""
+
+    def flush(self) -> None:
+        """Add to every word of a buffer as large as the cache."""
+        if self._waste is None:
+            self._waste = torch.zeros(self.cache_bytes // 4, dtype=torch.int32)
+        self._waste.add_(1)
 
     @contextlib.contextmanager
     def judging(self) -> Iterator[None]:

@@ -35,6 +35,14 @@ class WorkerTimedOut(WorkerError):
     """No answer before the deadline."""
 
 
+class StepFailed(Exception):
+    """The submission raised in a step of the integrate gate, as its process reports; the worker lives on."""
+
+    def __init__(self, summary: str, kind: str) -> None:
+        super().__init__(summary)
+        self.summary, self.kind = summary, kind
+
+
 class CompileError(Exception):
     """A kernel that is compiled at its first call does not compile."""
 

@@ -44,11 +44,12 @@ class WorkerHost:
         self._server = server or ForkServer(device.kind)
         self._closed = False
 
-    def spawn(self, *, trusted: bool = False) -> WorkerSession:
+    def spawn(self, *, trusted: bool = False, stack: bool = False) -> WorkerSession:
         """Fork a worker.
 
         Args:
             trusted: A baseline: keeps its compile caches between evaluations, and is not confined.
+            stack: It will use the compile stack; the first such worker waits until the fork server has imported that.
 
         Raises:
             JudgeFault: The host is closed, the fork server is gone and could not be started again, no worker could be started, or it
@@ -56,18 +57,18 @@ class WorkerHost:
         """
         scratch = Path(tempfile.mkdtemp(prefix="fastkernels-"))
         try:
-            return self._spawn(scratch, trusted)
+            return self._spawn(scratch, trusted, stack)
         except BaseException:  # an interrupt too: nobody else knows of the folder yet
             remove_scratch(scratch)
             raise
 
-    def _spawn(self, scratch: Path, trusted: bool) -> WorkerSession:
+    def _spawn(self, scratch: Path, trusted: bool, stack: bool) -> WorkerSession:
         worker, clock = next(self._ids), self.device.new_clock()
         judge_end, worker_end = socket.socketpair()
         log = os.memfd_create("log", os.MFD_CLOEXEC)
         environment = self._environment(scratch, trusted)
         fds = (worker_end.fileno(), clock.go, clock.done, clock.page, log)
-        reply = self._ask(Spawn(worker, self.device.kind, str(scratch), environment, trusted), fds)
+        reply = self._ask(Spawn(worker, self.device.kind, str(scratch), environment, trusted, stack), fds)
         worker_end.close()
         if isinstance(reply, Refused):
             raise JudgeFault(f"no worker could be started: {reply.why}")

@@ -20,24 +20,29 @@ from ..protocol import (
     Arm,
     Attach,
     Bind,
+    Changes,
     Channel,
     Closed,
     Detach,
     Done,
     Ended,
+    Failed,
     Load,
     ProtocolError,
     Raised,
+    Register,
     Reply,
     Request,
     Run,
     Setup,
     Spawned,
+    Step,
     Trace,
+    Watch,
 )
 from ..protocol import Clock as ClockRequest
 from ..sandbox import tree
-from .errors import WorkerDied, WorkerError, WorkerRaised, WorkerTimedOut
+from .errors import StepFailed, WorkerDied, WorkerError, WorkerRaised, WorkerTimedOut
 
 if TYPE_CHECKING:
     from .host import WorkerHost
@@ -109,8 +114,40 @@ class WorkerSession:
         """Reported device microseconds by kernel name."""
         return self._request(Trace(list(calls)), seconds).data
 
-    def time(self, sequences: Sequence[int], seconds: float, gather: Callable[[], torch.Tensor]) -> tuple[list[float], torch.Tensor]:
+    def watch(self, stack: bool, seconds: float) -> None:
+        """Remember the global state, once the compile stack is imported if `stack`; call it before `load`."""
+        self._request(Watch(stack), seconds)
+
+    def changes(self, seconds: float) -> str:
+        """What of the global state changed since `watch`, as reported; empty if nothing did."""
+        return self._request(Changes(), seconds).detail
+
+    def register(self, schema: str, seconds: float) -> None:
+        """Register the entry as an operator.
+
+        Raises:
+            StepFailed: It cannot be; the worker lives on, as after a failed `step`.
+        """
+        self._request(Register(schema), seconds)
+
+    def step(self, way: str, calls: Sequence[int], seconds: float) -> dict[str, float]:
+        """Run calls one of the gate's ways; figures as reported.
+
+        Raises:
+            StepFailed: The submission raised.
+        """
+        return self._request(Step(way, list(calls)), seconds).data
+
+    def time(
+        self, sequences: Sequence[int], seconds: float, gather: Callable[[], torch.Tensor], seal: Callable[[], None] | None = None
+    ) -> tuple[list[float], torch.Tensor]:
         """Run armed sequences one after the other under the judge's clock.
+
+        Args:
+            sequences: Indices of armed sequences.
+            seconds: Deadline of each.
+            gather: Reads words of every output.
+            seal: Called right before the last sequence, while every process of the worker is stopped; they go on once "go" is there.
 
         Returns:
             Seconds of each from "go" until `gather` has read every output, and the words that it read after the last.
@@ -119,8 +156,13 @@ class WorkerSession:
         elapsed, words = [], torch.empty(0)
         try:
             self._clock.start(seconds, self._alive)
-            for sequence in sequences:
-                spent, words = self._clock.run(sequence, seconds, self._alive, gather)
+            for place, sequence in enumerate(sequences, 1):
+                release = None
+                if seal is not None and place == len(sequences):
+                    self.pause()
+                    seal()
+                    release = self.resume
+                spent, words = self._clock.run(sequence, seconds, self._alive, gather, release)
                 elapsed.append(spent)
             self._clock.stop()
         except ClockTimeout:
@@ -171,11 +213,12 @@ class WorkerSession:
 
     def _request(self, request: Request, seconds: float, fds: tuple[int, ...] = ()) -> Done:
         self._send(request, seconds, fds)
-        return self._receive(time.monotonic() + seconds, seconds)
+        return self._receive(time.monotonic() + seconds, seconds, isinstance(request, Watch | Changes | Register | Step))
 
     def _send(self, request: Request, seconds: float, fds: tuple[int, ...] = ()) -> None:
         if self._ended is not None:
             raise self._death()
+        self.resume()
         try:
             self._channel.send(request, fds, time.monotonic() + seconds)
         except Closed:
@@ -183,7 +226,7 @@ class WorkerSession:
         except TimeoutError:
             raise self._timeout(f"a request was not read within {seconds:.0f} s") from None
 
-    def _receive(self, deadline: float, seconds: float) -> Done:
+    def _receive(self, deadline: float, seconds: float, may_fail: bool = False) -> Done:
         try:
             reply, fds = self._channel.receive(Reply, deadline)
         except Closed:
@@ -198,7 +241,11 @@ class WorkerSession:
         if isinstance(reply, Raised):
             self._end()
             raise WorkerRaised(_summary(reply), reply.text, reply.kind)
-        assert isinstance(reply, Done)
+        if isinstance(reply, Failed) and may_fail:
+            raise StepFailed(_summary(reply)[:_MOST_DETAIL], reply.kind[:_MOST_DETAIL])
+        if not isinstance(reply, Done):
+            self._end()
+            raise WorkerDied("the worker broke the protocol: it answered a request with a failure of another kind of request")
         kept = itertools.islice(reply.data.items(), _MOST_FIGURES)
         return Done(reply.seconds, reply.detail[:_MOST_DETAIL], {name[:_MOST_DETAIL]: figure for name, figure in kept})
 
@@ -231,7 +278,7 @@ class WorkerSession:
         return self._ended
 
 
-def _summary(raised: Raised) -> str:
+def _summary(raised: Raised | Failed) -> str:
     """The line of a traceback that names the exception; some put pages of advice after it."""
     lines = [*raised.text.strip().splitlines(), ""]
     named = next((index for index, line in enumerate(lines) if line.partition(":")[0].rpartition(".")[2] == raised.kind), len(lines) - 2)

@@ -62,7 +62,8 @@ def find_roots(extra: Iterable[str] = ()) -> Roots:
     wanted += list(_tool_folders())
     prefixes = [Path(path) for path in (sys.prefix, sys.base_prefix, "/usr")]
     folders = _outermost(path for path in {*wanted, *map(os.path.realpath, wanted)} if _may_show(Path(path), prefixes))
-    masked = [str(PACKAGE)] if any(PACKAGE.is_relative_to(folder) for folder in folders) else []
+    private = [str(PACKAGE), *(entry for entry in os.environ.get("FASTKERNELS_ENV_PATH", "").split(os.pathsep) if os.path.isdir(entry))]
+    masked = _outermost(path for path in private if any(Path(path).is_relative_to(folder) for folder in folders))
     parts = [str(PACKAGE / name) for name in _PACKAGE] + [f"/etc/{name}" for name in _ETC] + list(extra)
     return Roots(tuple(folders), tuple(masked), tuple(path for path in parts if os.path.exists(path)))
 

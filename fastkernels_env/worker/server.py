@@ -27,6 +27,7 @@ from ..sandbox.meter import Meter
 from ..sandbox.roots import find_roots
 from ..sandbox.watch import PERIOD
 from .child import run_child
+from .preload import Preload
 
 _GRACE = 0.3
 """Seconds that a worker whose channel closed gets to end by itself, so that its own signal is reported."""
@@ -59,24 +60,36 @@ class _Server:
         self._meter = Meter(self._limits.device) if device == "cuda" else None
         self._trusted: dict[int, int] = {}
         self._confined: dict[int, confine.Tree] = {}
+        self._preload: Preload | None = None
+        # OpenMP has bound this thread to the core on which workers wake. They inherit that; the watch had better be elsewhere.
+        self._bound, self._free = os.sched_getaffinity(0), os.sched_getaffinity(os.getppid())
 
     def serve_one(self) -> None:
-        """Answer one request; while there is none, watch."""
-        while self._confined and not select.select([self._control_fd], [], [], PERIOD)[0]:
-            for tree in self._confined.values():
-                tree.look()
+        """Answer one request; while there is none, watch, and import the compile stack."""
+        pause: float | None = 0.0
+        while not select.select([self._control_fd], [], [], pause)[0]:
+            pause = self._idle()
         request, fds = self._control.receive(ServerRequest)
         match request:
             case Spawn():
+                os.sched_setaffinity(0, self._bound)
                 try:
                     self._control.send(self._spawn(request, fds))
                 except OSError as error:
                     self._control.send(Refused(str(error)))
                 finally:
+                    os.sched_setaffinity(0, self._free)
                     for fd in fds:
                         os.close(fd)
             case Kill():
                 self._control.send(self._end(request.worker, _GRACE))
+
+    def _idle(self) -> float | None:
+        """What is done while no request waits; seconds until it should be done again, None if there is nothing to do."""
+        for tree in self._confined.values():
+            tree.look()
+        pause = self._preload.step() if self._preload is not None else None
+        return pause if pause is not None else PERIOD if self._confined else None
 
     def close(self) -> None:
         """End every worker."""
@@ -89,6 +102,9 @@ class _Server:
 
     def _spawn(self, request: Spawn, fds: list[int]) -> Spawned:
         *kept, log = fds
+        self._preload = self._preload or Preload(self._device, self._trusted)  # not before: the first worker is waited for
+        if request.stack:
+            self._preload.finish()
         if request.trusted:
             pid = self._fork_trusted(request, kept, log)
             self._trusted[request.worker] = pid

@@ -69,7 +69,8 @@ class Traces:
         return {
             "descriptors": len(links), "memory files": kinds.count("/memfd"), "sockets": kinds.count("socket"),
             "folders": sorted(entry.name for entry in self.folder.iterdir()), "processes": sandboxed(),
-            "shared memory": sorted(os.listdir("/dev/shm")), "groups": groups(),
+            "shared memory": [entry.name for entry in Path("/dev/shm").iterdir() if 61000 <= entry.stat().st_uid < 62000],
+            "groups": groups(),
         }
 
 

@@ -236,6 +236,14 @@ def test_shown_folders_do_not_hold_the_project():
     assert any((PACKAGE / "worker" / "session.py").is_relative_to(path) for path in readable)
 
 
+def test_task_folders_among_installed_packages_are_masked(monkeypatch):
+    folder = Path(sys.base_prefix) / "lib"
+    monkeypatch.setenv("FASTKERNELS_ENV_PATH", f"{folder}{os.pathsep}/nowhere")
+    roots = find_roots()
+    assert str(folder) in roots.masked
+    assert not any(folder.is_relative_to(path) for path in roots.readable())
+
+
 # -- trees ---------------------------------------------------------------------------------------------------------------------
 
 FAMILY = """
