@@ -201,7 +201,7 @@ TRITON = """
 """
 
 
-@pytest.mark.parametrize(("before", "outcome"), [("", Outcome.UNMEASURED), ("triton.os = __import__('os').umask(0)", Outcome.STACK_CONFLICT)])
+@pytest.mark.parametrize(("before", "outcome"), [("", Outcome.UNMEASURED), ("__import__('os').umask(0)", Outcome.STACK_CONFLICT)])
 def test_the_interpreter_runs_what_makes_sense_there(evaluator, tiny, before, outcome):
     evaluation = evaluator.evaluate("tiny_scale", fenced(TRITON.format(before=before)))
     assert evaluation.outcome is outcome, evaluation.reason
