@@ -113,6 +113,7 @@ class CpuDevice(Device):
     kind = "cpu"
     torch_device = "cpu"
     graph = False
+    lone_us = 0.0
     target_seconds = 4e-3
     ring_limit = 768 << 20
 

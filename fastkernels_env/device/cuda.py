@@ -104,6 +104,7 @@ class CudaDevice(Device):
 
     kind = "cuda"
     graph = True
+    lone_us = 40.0
     target_seconds = 1e-3
     ring_limit = 14 << 30
 

@@ -46,10 +46,8 @@ MOST_CONSTANT = 0.5
 SLOW_CALLS = 2
 """K for a side that is so slow that precision does not matter."""
 _EAGER_BLOCKS = 3
-SEALED_SLOTS = 4
-"""Slots of which one may hold the next sealed call."""
-_SHORT, _LONG, WAKE, _LONE, SEALED = range(5)
-"""Armed sequences; those of the sealed slots come last."""
+_SHORT, _LONG, _WAKE, _LONE = range(4)
+"""Armed sequences of a side that is timed in blocks."""
 
 
 Written = tuple[slice, dict[str, torch.Tensor]]
@@ -100,11 +98,6 @@ class Side:
         """What the ring of a planning baseline always holds."""
         self.answers = answers
         """Where its outputs are verified."""
-
-    @property
-    def sealed_slots(self) -> int:
-        """How many slots may hold a sealed call: the first ones."""
-        return min(SEALED_SLOTS, 2 * self.calls)
 
 
 class SideError(Exception):
@@ -226,12 +219,20 @@ class Profiler:
         return max(min(self.sets.geometry.calls, fits), SLOW_CALLS)
 
     def arm(self, side: Side, graph: bool | None = None) -> None:
-        """Make all sequences ready for the clock; as graphs where the device has them, unless `graph` says otherwise."""
+        """Make the sequences of blocks ready for the clock; as graphs where the device has them, unless `graph` says otherwise."""
         slots = self.sets.geometry.slots
         sequences = [list(range(side.calls)), list(range(2 * side.calls)), [slots], [slots + 1]]
-        sequences += [[slot] for slot in range(side.sealed_slots)]
         mode = side.session.arm(sequences, self.device.graph if graph is None else graph, BLOCK_SECONDS)
         side.mode = mode if graph is None else side.mode
+
+    def arm_single(self, side: Side, slots: int) -> None:
+        """Make ready for the clock: a call that wakes the worker, then one call of each of the first `slots` slots."""
+        side.session.arm([[self.sets.geometry.slots], *([slot] for slot in range(slots))], self.device.graph, BLOCK_SECONDS)
+
+    def rearrange(self, count: int, renewed: int) -> Arrangement:
+        """Let the rings hold something else from the next refill on; see `InputSets.arrange`."""
+        self._arrangement = self.sets.arrange(self.generator, count, renewed)
+        return self._arrangement
 
     def measure(self, sides: list[Side]) -> None:
         """Run the rounds; fills every side's samples.
@@ -287,7 +288,7 @@ class Profiler:
             with blamed(side):
                 for sequence in sequences:
                     if side is sides[0]:
-                        self._arrangement = self.sets.arrange(self.generator, side.calls * (1 + sequence), self._renewed)
+                        self.rearrange(side.calls * (1 + sequence), self._renewed)
                     self._block(side, sequence, number)
 
     def _feigned(self, side: Side) -> bool:
@@ -309,7 +310,7 @@ class Profiler:
     def _block(self, side: Side, sequence: int, number: int) -> None:
         count = side.calls * (1 + sequence)
         self.load(side, count, number % len(POISONS))
-        times, seen = self.clocked(side, (WAKE, _LONE, sequence), count)
+        times, seen = self.clocked(side, (_WAKE, _LONE, sequence), count)
         self._check(side, seen)
         side.seconds[_LONE].append(times[1])
         side.seconds[sequence].append(times[2])
@@ -322,7 +323,7 @@ class Profiler:
             times = []
             for number in range(_EAGER_BLOCKS):
                 self.load(side, side.calls, number % len(POISONS), graph=False)
-                spent, seen = self.clocked(side, (WAKE, _LONE, _SHORT), side.calls)
+                spent, seen = self.clocked(side, (_WAKE, _LONE, _SHORT), side.calls)
                 self._check(side, seen)
                 times.append((spent[2] - spent[1]) / (side.calls - 1))
         return statistics.median(times) * 1e6
