@@ -62,7 +62,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         least: Rounds below which no time limit stops the measurement.
         seconds: Budget of one workload's rounds.
         caches: The K calls of a block touch this many times the last-level cache.
-        fresh_seconds: Time per block for entries that are drawn anew and compared with their oracle; one at least.
+        fresh_seconds: Time per block for entries that are drawn anew and compared with their oracle; of a dear one chance decides.
         sealed_seconds: Budget of one workload's sealed calls.
         placements: How often the rings get new memory. Where memory lies makes a difference that rounds alone do not see.
     """
@@ -126,17 +126,17 @@ class Profiler:
         self.device, self.sets, self.plan, self.turns = device, sets, plan, turns
         self.generator = torch.Generator().manual_seed(derive_seed(seed, "order"))
         self.secret = torch.Generator().manual_seed(secrets.randbits(62))
-        self._arrangement = sets.arrange(self.generator, plain=True)
+        self._arrangement = self._plain = sets.arrange(self.generator, plain=True)
         self._answers = Answers(sets)
-        self._renewed = 0
-        """Sets that are drawn anew before every block; not known until the first outputs were compared."""
+        self._renewed = 0.0
+        """How many sets are drawn anew before a block, on average; not known until the first outputs were compared."""
         self.clocks: dict[str, float] = {}
         self._before: dict[str, float] = {}
         self._measured = 0
 
     def held(self, side: Side) -> Arrangement:
-        """What counts for this side at present."""
-        return side.fixed or self._arrangement
+        """What the ring of this side holds at present. Only what is verified need be rearranged; the others' sets change places."""
+        return side.fixed or (self._plain if side.answers is None else self._arrangement)
 
     def open_side(self, name: str, session: WorkerSession, arena: Arena, *, verified: bool, replans: bool) -> Side:
         """Bind a worker to a ring; where it is verified, run every slot once (untimed) and check what it wrote; arm the timed sequences.
@@ -166,7 +166,7 @@ class Profiler:
         session.attach(side.ring.arena)
         session.bind(side.ring.calls())
         if side.replans and side.answers is None:
-            side.fixed = self.sets.frozen(self._arrangement)
+            side.fixed = self.sets.frozen(self._plain)
         self.refill(side, geometry.slots, 0)
         side.setup_us = session.setup(range(geometry.entries), BLOCK_SECONDS)
         session.run([0], BLOCK_SECONDS)
@@ -183,7 +183,7 @@ class Profiler:
             start = time.perf_counter()
             self._check(side, [(part, side.ring.snapshot(part)) for part in side.ring.parts(count)])
             each = (time.perf_counter() - start) / (count + 2)
-            self._renewed = self._renewed or max(1, min(int(self.plan.fresh_seconds / max(each, 1e-6)), side.calls // 2))
+            self._renewed = self._renewed or min(self.plan.fresh_seconds / max(each, 1e-6), side.calls / 2)
         self.arm(side)
 
     def _slots(self, count: int) -> list[int]:
@@ -229,9 +229,15 @@ class Profiler:
         """Make ready for the clock: a call that wakes the worker, then one call of each of the first `slots` slots."""
         side.session.arm([[self.sets.geometry.slots], *([slot] for slot in range(slots))], self.device.graph, BLOCK_SECONDS)
 
-    def rearrange(self, count: int, renewed: int) -> Arrangement:
-        """Let the rings hold something else from the next refill on; see `InputSets.arrange`."""
-        self._arrangement = self.sets.arrange(self.generator, count, renewed)
+    def rearrange(self, count: int, renewed: float) -> Arrangement:
+        """Let the candidate's ring hold something else from the next refill on; see `InputSets.arrange`.
+
+        Args:
+            count: Calls of the block that follows.
+            renewed: How many of its sets are drawn anew; of a fraction chance decides.
+        """
+        whole = int(renewed + float(torch.rand((), generator=self.secret)))
+        self._arrangement = self.sets.arrange(self.generator, count, whole)
         return self._arrangement
 
     def measure(self, sides: list[Side]) -> None:
@@ -283,11 +289,12 @@ class Profiler:
 
     def _round(self, sides: list[Side], number: int, sequences: tuple[int, ...] = (_SHORT, _LONG)) -> None:
         self.turns.look()
+        self._plain = self.sets.arrange(self.generator, plain=True)
         for side in sides if number % 2 == 0 else sides[::-1]:
             self.turns.give(side.session)
             with blamed(side):
                 for sequence in sequences:
-                    if side is sides[0]:
+                    if side.answers is not None:
                         self.rearrange(side.calls * (1 + sequence), self._renewed)
                     self._block(side, sequence, number)
 
