@@ -21,6 +21,7 @@ from ..types import Regime
 from .canaries import fill_slots, touched
 from .cases import Case, derive_seed, make_case
 from .compare import compare
+from .errors import JudgeFault
 from .layout import Layout, plan_calls, view_of
 from .perturb import Change, draw_changes, missing_movement
 from .verify import compare_output, first_failure, gate_of, same_bytes, write_slot
@@ -67,6 +68,9 @@ class Probe:
         device: Torch device.
         kind: Device kind.
 
+    Raises:
+        JudgeFault: The task's generator, oracle or one of its hooks raises.
+
     Attributes:
         layout: Where the buffers of all calls lie.
     """
@@ -81,7 +85,11 @@ class Probe:
             for index, size in enumerate(sizes)
         )
         self.first = first
-        self.changes = draw_changes(task, first, rng)
+        try:
+            self.changes = draw_changes(task, first, rng)
+        except Exception as error:
+            where = f"{first.describe()}, when its inputs are changed"
+            raise JudgeFault(f"task {task.folder.name!r} is broken on {where}: {type(error).__name__}: {error}") from error
         repeats = [first._replace(args={**first.args, **_copied_weights(task, first)}), *[first] * (REPEATS - 1)]
         self._cases = [first, self.other, *repeats, *(change.case for change in self.changes), self.other]
         last = len(self._cases) - 1

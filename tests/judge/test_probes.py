@@ -8,6 +8,7 @@ from typing import ClassVar
 import pytest
 import torch
 
+from fastkernels_env.judge.errors import JudgeFault
 from fastkernels_env.judge.probes import Probe, probe_bases, small_batches
 from fastkernels_env.registry import load_task, task_folders
 from fastkernels_env.task import Cost, Input, Output, Scalar, Task, Weight, Workload
@@ -162,6 +163,12 @@ def test_the_same_seed_makes_the_same_probe(tmp_path):
     changed = [probe.changes[0].case.args["input"] for probe in (one, same)]
     assert torch.equal(*changed)
     assert int((changed[0] != one.first.args["input"]).sum()) == 1
+
+
+def test_a_hook_that_raises_is_a_fault_of_the_task(tmp_path):
+    broken = make(tmp_path, perturbed=lambda self, args, rng: 1 / 0)
+    with pytest.raises(JudgeFault, match=r"is broken on probe-1 .*when its inputs are changed: ZeroDivisionError"):
+        Probe(broken, BASE, 3, "cpu", "cpu")
 
 
 @pytest.mark.parametrize("name", task_folders())
