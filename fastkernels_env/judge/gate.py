@@ -164,9 +164,12 @@ class Gate:
             self._rig.close()
 
     def close(self) -> None:
-        """End the worker, if need be after it has opened. Idempotent."""
+        """End the worker, also one that is still opening, and free memory. Idempotent."""
         if self._opening is not None:
+            if self._rig is not None and not self._opening.done():
+                self._rig.abort()
             with contextlib.suppress(Exception):
                 self._opening.result()
         self._thread.shutdown()
         self._drop_worker()
+        self._rig = self._sweep = None

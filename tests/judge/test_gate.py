@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import textwrap
+import time
 
 import pytest
 
@@ -146,6 +148,20 @@ def test_what_is_wrong_inside_a_compiled_graph_is_seen_by_the_judge(gate):
     assert failures(checks) == {"opaque_graph"}, failures(checks)
     assert "gave a wrong answer: out: " in checks["opaque_graph"].detail
     assert checks["opaque_graph"].evidence is Evidence.JUDGED
+
+
+def test_a_gate_that_is_given_up_while_it_opens_ends_its_worker(evaluator, tiny):
+    judge = evaluator.open()
+    slow = plain(top="import time\n    time.sleep(100)")
+    with Build(extract(fenced(slow), tiny, "cpu")) as build:
+        gate = Gate(Scope(judge, tiny, 7, get_effort("quick"), CheckList("cpu")), build.result())
+        gate.start()
+        while gate._rig is None or gate._rig.session is None:
+            time.sleep(0.01)
+        pid = gate._rig.session.pid
+        gate.close()
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
 
 
 def test_a_worker_that_dies_fails_that_check_and_the_others_go_on(gate):
