@@ -133,6 +133,35 @@ def delegation(
 
 
 @app.command()
+def alarms(
+    out: Annotated[Path, typer.Option(help="JSONL file; evaluations that it holds are not repeated.")],
+    device: DeviceOption = "auto",
+    count: Annotated[int, typer.Option(min=1, help="Evaluations of each seed.")] = 25,
+    effort: Annotated[str, typer.Option(help="full or quick")] = "quick",
+    tasks: Annotated[list[str] | None, typer.Option("--task", help="Only these tasks.")] = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Judge every seed again and again on fresh inputs: exit status 1 if one is ever refused."""
+    for name in tasks or ():
+        check_task(name)
+    kind = resolve_device(device)
+    _check_out(out)
+    from ..registry import task_folders
+    from .alarms import HEADER, run_alarms, table
+
+    rows = run_alarms(
+        kind, tasks or list(task_folders()), count, effort, out, lambda row: tell(f"{row.task} {row.seed_file} {row.number}: {row.outcome}")
+    )
+    if as_json:
+        from msgspec import to_builtins
+
+        write(json.dumps(to_builtins(rows), indent=1) + "\n")
+    else:
+        display(_table(HEADER, table(rows)))
+    return ACCEPTED if all(row.right for row in rows) else OTHER
+
+
+@app.command()
 def threats(suite: SuiteOption = None) -> int:
     """Print what the threat suite tries, as a page of Markdown."""
     found = _suite(suite)
