@@ -11,8 +11,8 @@ are judged as a lone call is, and the others on their own.
 
 A lone call is mostly round trip. Candidate and best baseline take turns, so what is compared is their difference: sealed ``C - B`` against
 the ring's ``c - b``. By how much the former is larger is the *excess* (see `judge_calls`). Lower quartiles stand for each: a host that is
-busy makes some calls slow, never fast. Calls are sampled until the interval of the excess lies under what honest kernels show, or the budget
-is spent; then the slower one scores. An excess far above that, seen again in a fresh process, is evidence of cheating.
+busy makes some calls slow, never fast. Calls are sampled until the interval of the excess lies under what honest kernels show, or the
+budget is spent; then the slower one scores. An excess far above that, seen again in a fresh process, is evidence of cheating.
 """
 
 from __future__ import annotations
