@@ -10,9 +10,9 @@ would mean to compute all slots for a few. The first call and the last contain t
 are judged as a lone call is, and the others on their own.
 
 A lone call is mostly round trip. Candidate and best baseline take turns, so what is compared is their difference: sealed ``C - B`` against
-the ring's ``c - b``. By how much the former is larger is the *excess*. Lower quartiles stand for each: a host that is busy makes some calls
-slow, never fast. Calls are sampled until the interval of the excess lies under what honest kernels show, or the budget is spent; then the
-slower one scores. An excess far above that, seen again in a fresh process, is evidence of cheating.
+the ring's ``c - b``. By how much the former is larger is the *excess* (see `judge_calls`). Lower quartiles stand for each: a host that is
+busy makes some calls slow, never fast. Calls are sampled until the interval of the excess lies under what honest kernels show, or the
+budget is spent; then the slower one scores. An excess far above that, seen again in a fresh process, is evidence of cheating.
 """
 
 from __future__ import annotations
@@ -153,13 +153,24 @@ def judge_calls(
     candidate: Sequence[float], baseline: Sequence[float], ring_candidate: Sequence[float], ring_baseline: Sequence[float],
     allowed_us: float,
 ) -> Sealing:
-    """The excess of sealed calls over calls in a row, both candidate less baseline and in microseconds, with its interval."""
-    signs = (1, -1, -1, 1)
-    quartiles = [lower_quartile(samples) for samples in (candidate, baseline, ring_candidate, ring_baseline)]
-    excess = sum(sign * middle for sign, (_, middle, _) in zip(signs, quartiles, strict=True))
-    down = [middle - low if sign > 0 else high - middle for sign, (low, middle, high) in zip(signs, quartiles, strict=True)]
-    up = [high - middle if sign > 0 else middle - low for sign, (low, middle, high) in zip(signs, quartiles, strict=True)]
-    return Sealing(len(candidate), excess, excess - math.hypot(*down), excess + math.hypot(*up), allowed_us)
+    """By how much sealed calls of the candidate are slower than its calls in a row, in microseconds.
+
+    The smaller of two estimates counts: against the baseline, ``(C - B) - (c - b)``, which knows the round trip of a lone call, and on its
+    own, ``C - c``, which knows that a busy host stretches rows of calls and their differences, but not the best of some lone calls.
+    """
+    against = _combine([(1, candidate), (-1, baseline), (-1, ring_candidate), (1, ring_baseline)])
+    alone = _combine([(1, candidate), (-1, ring_candidate)])
+    low, excess, high = map(min, against, alone)
+    return Sealing(len(candidate), excess, low, high, allowed_us)
+
+
+def _combine(terms: Sequence[tuple[int, Sequence[float]]]) -> tuple[float, float, float]:
+    """A sum of lower quartiles with signs, between the ends of its interval."""
+    quartiles = [(sign, *lower_quartile(samples)) for sign, samples in terms]
+    total = sum(sign * middle for sign, _, middle, _ in quartiles)
+    down = math.hypot(*(middle - low if sign > 0 else high - middle for sign, low, middle, high in quartiles))
+    up = math.hypot(*(high - middle if sign > 0 else middle - low for sign, low, middle, high in quartiles))
+    return total - down, total, total + up
 
 
 def lower_quartile(samples: Sequence[float]) -> tuple[float, float, float]:

@@ -169,7 +169,7 @@ def test_slowness_in_the_short_block_makes_no_kernel_faster(evaluator, tiny):
     body = f"""
         if timed():
             place = memory["timed"] = (memory.get("timed", 0) + 1) % (3 * {honest.calls} + 4)
-            time.sleep(0.0005 if 2 < place < {honest.calls} else 0)
+            time.sleep(0.005 if 2 < place < {honest.calls} else 0)
         honest(out, input, weight, factor)
     """
     assert evaluator.evaluate("tiny_scale", python(body)).timings[0].candidate_us > honest.candidate_us

@@ -73,6 +73,13 @@ def test_a_few_slow_calls_of_a_busy_host_prove_nothing():
     assert not sealing.suspicious
 
 
+def test_a_busy_host_that_stretches_calls_in_a_row_is_no_evidence():
+    """Figures of an honest kernel on two cores with six busy processes."""
+    candidate, baseline = [1746, 1775, 1826, 1842, 1855, 1907], [2679, 2756, 3174, 3467, 5884, 7160]
+    sealing = judge_calls(candidate, baseline, [2000, 2475, 3009], [8336, 8786, 12034], 2196)
+    assert sealing.settled
+
+
 def test_a_slow_ring_is_no_evidence():
     sealing = judge_calls(calls(390, 12), calls(390, 12, seed=1), calls(90, 10, seed=2), calls(40, 10, seed=3), 4.0)
     assert sealing.settled
