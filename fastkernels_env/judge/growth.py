@@ -29,6 +29,8 @@ _MOST_BYTES = {"cpu": 1 << 27, "cuda": 1 << 30}
 """What all cases may take, roughly: where one is large, there are fewer."""
 _BINARIES = (".cubin", ".so", ".o")
 _ROUND_SECONDS = 0.25
+LEAST_CALLS = 12
+"""Calls of a round on a host so slow, or so busy, that all of them would take too long: what leaks a little must still add up."""
 _LIMITS = {"resident": 2 << 20, "allocated": 1 << 20, "used": 16 << 20}
 """Bytes by which the second half of the rounds may grow: allocators hand out blocks, and drivers pages of 2 MiB."""
 _WORDS = {
@@ -90,7 +92,7 @@ class Sweep:
 
     def check_memory(self) -> Finding:
         """`memory_growth`: the same sizes over and over, at new addresses in every round; memory reaches a plateau."""
-        calls = ROUND_CALLS if not self._call_seconds else max(3, min(ROUND_CALLS, int(_ROUND_SECONDS / self._call_seconds)))
+        calls = ROUND_CALLS if not self._call_seconds else max(LEAST_CALLS, min(ROUND_CALLS, int(_ROUND_SECONDS / self._call_seconds)))
         order = [number % len(self.cases) for number in range(calls)]
         series: dict[str, list[float]] = {name: [] for name in _LIMITS}
         for number in range(1, ROUNDS + 1):

@@ -118,7 +118,7 @@ queue = []
 def in_sequence():
     frame = sys._getframe(1)
     while frame is not None:
-        if frame.f_code.co_name == "_run":
+        if frame.f_code.co_name == "run" and "calls" in frame.f_locals:
             return len(frame.f_locals["calls"])
         frame = frame.f_back
     return 1

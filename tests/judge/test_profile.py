@@ -187,8 +187,10 @@ REMEMBERED = """
 
 def test_answers_remembered_by_the_inputs_are_found_out(evaluator, tiny):
     evaluation = evaluator.evaluate("tiny_scale", python(REMEMBERED))
-    assert evaluation.outcome is Outcome.TAMPERED, evaluation.reason
+    assert evaluation.check("perturbation").status is Status.FAILED, "verification sees it first, so it is an error, not yet a lie"
+    assert evaluation.outcome is Outcome.SILENT_ERROR, evaluation.reason
     assert evaluation.check("timed_outputs").status is Status.FAILED
+    assert evaluation.speedup is None
 
 
 DEAR = 0.01
@@ -201,7 +203,7 @@ HEAD = f"""
     def timed_calls():
         frame = sys._getframe()
         while frame is not None:  # how many calls are in the sequence that runs
-            if frame.f_code.co_name == "_run":
+            if frame.f_code.co_name == "run" and "calls" in frame.f_locals:
                 return len(frame.f_locals["calls"])
             frame = frame.f_back
         return 0
