@@ -12,7 +12,8 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from fastkernels_env.judge.compare import MAX_GATES, ROW_SLACK, SHARE_INSIDE
+from fastkernels_env.judge.compare import MAX_GATES, SHARE_INSIDE
+from fastkernels_env.judge.parts import GROUP_SLACK, ROW_SLACK
 from fastkernels_env.registry import load_task, task_folders
 from fastkernels_env.task import SEED_LANGUAGE, Arg, Gate, Role, Task, TaskError, Workload, dtype_of
 from fastkernels_env.types import Language, Regime
@@ -166,7 +167,8 @@ def numerics(task: Task) -> Iterator[str]:
         f"Class {rules.name}, against the task's oracle. An element is inside the gate if `|actual - expected| <= atol + rtol * "
         f"|expected|`: at least {SHARE_INSIDE:.0%} of the elements must be, and none may be past {MAX_GATES:g} gates. The relative "
         "RMS error may be at most twice the oracle's own rounding to the dtype, twice the best baseline's error, or the floor "
-        f"below, whichever is largest, and {ROW_SLACK:g} times that in any single row. Smoke is the loose check of common "
+        f"below, whichever is largest; {ROW_SLACK:g} times that in any single row or column, and {GROUP_SLACK:g} times in any group "
+        "that the task names (head, expert), with more room where few elements make it up. Smoke is the loose check of common "
         "benchmarks, on one public shape."
     )
     rows = []

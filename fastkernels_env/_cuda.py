@@ -17,6 +17,16 @@ def checked(result: tuple[Any, ...]) -> Any:
     return result[1] if len(result) > 1 else None
 
 
+def forbid_persisting_l2() -> None:
+    """Set aside no L2 for persisting accesses, as far as this context decides."""
+    driver.cuCtxSetLimit(driver.CUlimit.CU_LIMIT_PERSISTING_L2_CACHE_SIZE, 0)  # a device without the feature refuses: as good
+
+
+def reset_persisting_l2() -> None:
+    """Turn all persisting lines of the L2 into normal ones."""
+    driver.cuCtxResetPersistingL2Cache()
+
+
 class _View:
     def __init__(self, address: int, size: int) -> None:
         self.__cuda_array_interface__ = {

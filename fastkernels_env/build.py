@@ -9,7 +9,6 @@ import os
 import re
 import select
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -17,8 +16,10 @@ import time
 from pathlib import Path
 
 from .cache import cache_root
-from .device import DeviceError
-from .forkserver import tool_environment
+from .device import DeviceError, MissingTool
+from .forkserver import settings, tool_environment
+from .sandbox import tree
+from .sandbox.layers import Report
 from .types import Artifact, Language, Submission
 from .versions import versions
 
@@ -45,13 +46,15 @@ class Build:
     Args:
         submission: What to build.
         link: False to compile only (a CUDA source on a host without a GPU).
+        strict: Refuse to compile where a layer of containment is missing.
 
     Attributes:
         submission: What is being built.
     """
 
-    def __init__(self, submission: Submission, link: bool = True) -> None:
+    def __init__(self, submission: Submission, link: bool = True, strict: bool = False) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="fastkernels-build-"))
+        self.folder.chmod(0o711)  # compilers run as another user and get to their own folder in it
         self.submission = submission
         self._process: subprocess.Popen[bytes] | None = None
         self._start = time.monotonic()
@@ -59,20 +62,23 @@ class Build:
         suffix = {Language.PYTHON: "py", Language.CPP: "cpp", Language.CUDA: "cu"}[submission.language]
         self._source = self.folder / f"submission.{suffix}"
         self._source.write_text(submission.code)
+        self._source.chmod(0o600)
+        self._built = self.folder / ("submission.so" if link else "submission.o")
         if submission.language is not Language.PYTHON:
-            self._process = self._launch(link)
+            self._process = self._launch(link, strict)
 
-    def _launch(self, link: bool) -> subprocess.Popen[bytes]:
+    def _launch(self, link: bool, strict: bool) -> subprocess.Popen[bytes]:
         job = {
             "language": str(self.submission.language), "entry": self.submission.entry, "source": str(self._source),
-            "folder": str(self.folder / "build"), "link": link, "prelude": _prelude(),
+            "folder": str(self.folder / "build"), "artifact": str(self._built), "output": str(self.folder / "output"),
+            "link": link, "prelude": _prelude(), "strict": strict,
         }
         (self.folder / "build").mkdir()
-        self._output = (self.folder / "output").open("wb")
+        self._answer = (self.folder / "answer").open("wb")
         return subprocess.Popen(
             [sys.executable, "-P", str(_COMPILE), json.dumps(job)],
-            stdin=subprocess.DEVNULL, stdout=self._output, stderr=subprocess.STDOUT, start_new_session=True, cwd=self.folder,
-            env={**tool_environment(), "TMPDIR": str(self.folder), "TVM_FFI_CACHE_DIR": str(self.folder)},
+            stdin=subprocess.DEVNULL, stdout=self._answer, stderr=subprocess.STDOUT, start_new_session=True, cwd=self.folder,
+            env=tool_environment() | settings(),
         )
 
     def result(self, seconds: float = BUILD_SECONDS) -> Artifact:
@@ -81,7 +87,7 @@ class Build:
         Raises:
             BuildError: The source does not compile.
             BuildTimeout: The compiler took longer than `seconds`.
-            DeviceError: This host lacks a compiler.
+            MissingTool: This host lacks a compiler.
         """
         if self._process is None:
             return self._check_python()
@@ -90,18 +96,28 @@ class Build:
             raise BuildTimeout(f"the compiler did not finish within {seconds:.0f} s")
         self._process.wait()
         self.seconds = time.monotonic() - self._start
-        output = (self.folder / "output").read_text(errors="replace")
+        said = (self.folder / "answer").read_text(errors="replace")
         try:
-            answer = json.loads(output.strip().splitlines()[-1])
+            answer = json.loads(said.strip().splitlines()[-1])
         except (IndexError, json.JSONDecodeError):
-            raise BuildError("the compiler's process ended without an answer", trim_log(output)) from None
+            raise DeviceError(f"the process that starts compilers ended without an answer: {said.strip()[-300:]}") from None
         if "fault" in answer:
-            raise DeviceError(answer["fault"])
+            raise MissingTool(answer["fault"])
+        if "ended" in answer:
+            raise BuildError(f"the build {answer['ended']}")
         if "error" in answer:
             log = trim_log(answer["error"])
             raise BuildError(first_error(log), log)
-        log = (self.folder / "output").read_text(errors="replace")
-        return self._artifact(answer["path"], log)
+        return self._artifact(str(self._built), (self.folder / "output").read_text(errors="replace"))
+
+    @property
+    def report(self) -> Report | None:
+        """What holds the compiler; None where none runs, or it has not been confined yet."""
+        if self._process is not None:
+            with contextlib.suppress(OSError, IndexError, KeyError, json.JSONDecodeError):
+                said = (self.folder / "answer").read_text().splitlines()
+                return Report.of_tree(json.loads(said[0])["missing"])
+        return None
 
     def _check_python(self) -> Artifact:
         try:
@@ -128,14 +144,9 @@ class Build:
     def close(self) -> None:
         """End the compiler and everything it started; remove the folder."""
         if self._process is not None:
-            self._process.kill()
+            tree.kill(self._process.pid)
             self._process.wait()
-            while members := _session(self._process.pid):  # ninja gives every compiler a process group of its own
-                for pid in members:
-                    with contextlib.suppress(ProcessLookupError):
-                        os.kill(pid, signal.SIGKILL)
-                time.sleep(1e-3)
-            self._output.close()
+            self._answer.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
@@ -146,18 +157,6 @@ def _ended_within(pid: int, seconds: float) -> bool:
         return bool(select.select([descriptor], [], [], seconds)[0])
     finally:
         os.close(descriptor)
-
-
-def _session(leader: int) -> list[int]:
-    """Living processes of the session that `leader` started."""
-    members = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with contextlib.suppress(OSError, ValueError, IndexError):
-                state, _, _, session = (entry / "stat").read_text().rpartition(")")[2].split()[:4]
-                if int(session) == leader and state != "Z":
-                    members.append(int(entry.name))
-    return members
 
 
 def precompile_prelude() -> bool:
@@ -177,6 +176,21 @@ def _prelude() -> str:
 def _prelude_folder() -> Path:
     key = hashlib.sha256(repr((sys.prefix, sorted(versions().items()))).encode()).hexdigest()[:12]
     return cache_root() / f"prelude-{key}"
+
+
+def probe_containment() -> Report:
+    """What holds compilers and workers on this host, by confining a process that does nothing.
+
+    Raises:
+        DeviceError: No process could be confined at all.
+    """
+    with tempfile.TemporaryDirectory(prefix="fastkernels-probe-") as folder:
+        command = [sys.executable, "-P", str(_COMPILE), "--probe", folder]
+        done = subprocess.run(command, capture_output=True, text=True, env=tool_environment() | settings())
+    try:
+        return Report.of_tree(json.loads(done.stdout)["missing"])
+    except (json.JSONDecodeError, KeyError):
+        raise DeviceError(f"no process can be confined on this host: {(done.stderr.strip() or 'no answer')[-300:]}") from None
 
 
 def has_nvcc() -> bool:

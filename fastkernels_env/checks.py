@@ -22,6 +22,7 @@ class CheckSpec(NamedTuple):
         about: What a failure means.
         devices: Device kinds on which it is required.
         missing: Why it is never run, if this version does not perform it.
+        advisory: A failure is recorded, and priced, and alone decides nothing: production can do without.
     """
 
     name: str
@@ -29,6 +30,7 @@ class CheckSpec(NamedTuple):
     about: str
     devices: tuple[str, ...] = ("cpu", "cuda")
     missing: str = ""
+    advisory: bool = False
 
 
 CHECKS = (
@@ -42,24 +44,25 @@ CHECKS = (
     CheckSpec("poison", Stage.VERIFY, "the answer does not depend on what output buffers held before"),
     CheckSpec("canaries", Stage.VERIFY, "nothing is written outside the declared outputs"),
     CheckSpec("inputs_unchanged", Stage.VERIFY, "read-only arguments keep their bytes"),
-    CheckSpec("aliasing", Stage.VERIFY, "outputs of one call survive the next", missing=_LATER),
-    CheckSpec("determinism", Stage.VERIFY, "run-to-run spread is bounded", missing=_LATER),
-    CheckSpec("perturbation", Stage.VERIFY, "one changed element changes what it must", missing=_LATER),
-    CheckSpec("overflow_sizes", Stage.VERIFY, "indices beyond 2^31 work", ("cuda",), missing=_LATER),
-    CheckSpec("cuda_graph", Stage.INTEGRATE, "captures, and replays with new data", ("cuda",), missing=_LATER),
-    CheckSpec("op_schema", Stage.INTEGRATE, "declares what it mutates", missing=_LATER),
-    CheckSpec("opaque_graph", Stage.INTEGRATE, "works as an opaque op inside torch.compile", missing=_LATER),
-    CheckSpec("inline_trace", Stage.INTEGRATE, "Dynamo can trace the entry", missing=_LATER),
-    CheckSpec("recompiles", Stage.INTEGRATE, "compilations are bounded over many sizes", missing=_LATER),
-    CheckSpec("side_stream", Stage.INTEGRATE, "works on a side stream", ("cuda",), missing=_LATER),
-    CheckSpec("second_device", Stage.INTEGRATE, "works on a device that is not current", ("cuda",), missing=_LATER),
-    CheckSpec("concurrent_streams", Stage.INTEGRATE, "two streams at once do not disturb each other", ("cuda",), missing=_LATER),
-    CheckSpec("memory_growth", Stage.INTEGRATE, "memory does not grow over many calls", missing=_LATER),
-    CheckSpec("global_state", Stage.INTEGRATE, "leaves global state alone", missing=_LATER),
+    CheckSpec("aliasing", Stage.VERIFY, "outputs of one call survive the next"),
+    CheckSpec("determinism", Stage.VERIFY, "run-to-run spread is bounded"),
+    CheckSpec("perturbation", Stage.VERIFY, "one changed element changes what it must"),
+    CheckSpec("overflow_sizes", Stage.VERIFY, "indices beyond 2^31 work", ("cuda",)),
+    CheckSpec("cuda_graph", Stage.INTEGRATE, "captures, and replays with new data", ("cuda",)),
+    CheckSpec("op_schema", Stage.INTEGRATE, "declares what it mutates"),
+    CheckSpec("opaque_graph", Stage.INTEGRATE, "works as an opaque op inside torch.compile"),
+    CheckSpec("inline_trace", Stage.INTEGRATE, "Dynamo can trace the Python entry", advisory=True),
+    CheckSpec("recompiles", Stage.INTEGRATE, "compilations are bounded over many sizes"),
+    CheckSpec("side_stream", Stage.INTEGRATE, "works on a side stream", ("cuda",)),
+    CheckSpec("second_device", Stage.INTEGRATE, "works on a device that is not current", ("cuda",), advisory=True),
+    CheckSpec("concurrent_streams", Stage.INTEGRATE, "two streams at once do not disturb each other", ("cuda",)),
+    CheckSpec("memory_growth", Stage.INTEGRATE, "memory does not grow over many calls"),
+    CheckSpec("global_state", Stage.INTEGRATE, "leaves global state alone"),
     CheckSpec("timed_outputs", Stage.PROFILE, "every output of every timed call is right"),
     CheckSpec("clock", Stage.PROFILE, "outputs are final when the worker says so"),
     CheckSpec("void_floor", Stage.PROFILE, "no faster than the hardware's published peaks allow", ("cuda",)),
-    CheckSpec("sealed_calls", Stage.PROFILE, "calls revealed one by one are as fast as calls in a row", missing=_LATER),
+    CheckSpec("sealed_calls", Stage.PROFILE, "calls that nobody could prepare for are as fast as calls in a row"),
+    CheckSpec("quiet_device", Stage.PROFILE, "nothing of the submission runs while a baseline is timed"),
 )
 """In the order in which they are decided and reported."""
 
@@ -107,8 +110,9 @@ class CheckList:
         return name in self._checks and self._checks[name].status is status
 
     def first_failure(self, *stages: Stage) -> Check | None:
-        """The first failed check of these stages."""
-        return next((c for c in self.finish("") if c.status is Status.FAILED and c.stage in stages), None)
+        """The first failed check of these stages that is not merely advisory."""
+        failed = (c for c in self.finish("") if c.status is Status.FAILED and c.stage in stages)
+        return next((c for c in failed if not BY_NAME[c.name].advisory), None)
 
     def finish(self, reason: str) -> list[Check]:
         """All checks in order; those that nothing touched are `not_run`, with why."""
@@ -124,4 +128,4 @@ class CheckList:
 
 def required(device: str) -> tuple[str, ...]:
     """Names of the checks that must pass on this device for `accepted`."""
-    return tuple(spec.name for spec in CHECKS if not spec.missing and device in spec.devices)
+    return tuple(spec.name for spec in CHECKS if not spec.missing and not spec.advisory and device in spec.devices)

@@ -37,6 +37,7 @@ from ._terminal import (
     tell,
     write,
 )
+from .bench.app import app as bench
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -52,6 +53,7 @@ app = typer.Typer(
     help="Kernel source in, production worth out: judge GPU and CPU kernels, and say why.",
     epilog="Exit status: 0 accepted, 1 any other outcome, 2 unusable arguments, 3 a fault that is not the submission's.",
 )
+app.add_typer(bench, name="bench")
 
 
 class Device(enum.StrEnum):
@@ -71,6 +73,10 @@ class Effort(enum.StrEnum):
 
 DeviceOption = Annotated[Device, typer.Option(help="Device to judge on; auto takes the GPU if there is one.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+StrictOption = Annotated[
+    bool | None,
+    typer.Option("--strict/--no-strict", help="Refuse to run where a layer of containment is missing. Default: FASTKERNELS_STRICT."),
+]
 TaskArgument = Annotated[str, typer.Argument(help="Name of a task; see the command list.", metavar="TASK")]
 
 
@@ -140,6 +146,7 @@ def evaluate(
     effort: Annotated[Effort, typer.Option(help="quick gives an early, noisier answer.")] = Effort.FULL,
     seed: Annotated[int | None, typer.Option(help="Seed of every input; drawn anew without it.")] = None,
     log: Annotated[Path | None, typer.Option(help="JSONL file to append the record to.")] = None,
+    strict: StrictOption = None,
     as_json: JsonOption = False,
 ) -> int:
     """Judge a submission: build, verify, time it and say what it is worth."""
@@ -150,14 +157,15 @@ def evaluate(
     if log is not None:
         check_log(log)
     from .log import LogError
+    from .sandbox.layers import ContainmentError
     from .task import TaskError
 
     unlogged = ""
-    with _narrated(kind, log) as (evaluator, status):
+    with _narrated(kind, log, strict) as (evaluator, status):
         status.say(f"judging {task} on {kind}")
         try:
             evaluator.evaluate(task, text, seed=seed, effort=effort.value, rewards={scorer.preset.name: scorer})
-        except TaskError as error:
+        except (TaskError, ContainmentError) as error:
             raise Problem(str(error), FAULT) from error
         except LogError as error:
             unlogged = str(error)
@@ -228,15 +236,19 @@ def qualify(
 
 
 @app.command()
-def demo(device: DeviceOption = Device.AUTO) -> int:
+def demo(device: DeviceOption = Device.AUTO, strict: StrictOption = None) -> int:
     """Judge good, slow, wrong and cheating kernels for moe_gemm on this machine and show what becomes of each."""
     kind = resolve_device(device.value)
     from .demo import run_demo
     from .evaluator import Evaluator
+    from .sandbox.layers import ContainmentError
     from .types import Outcome
 
-    with Evaluator(kind) as evaluator:
-        shown = run_demo(evaluator, make_console())
+    with Evaluator(kind, strict=strict) as evaluator:
+        try:
+            shown = run_demo(evaluator, make_console())
+        except ContainmentError as error:
+            raise Problem(str(error), FAULT) from error
     if all(entry.as_expected for entry in shown):
         return ACCEPTED
     return FAULT if any(entry.evaluation.outcome is Outcome.FAULT for entry in shown) else OTHER
@@ -307,10 +319,10 @@ def _status(evaluation: Evaluation, scorer: _Keeper, unlogged: str) -> int:
 
 
 @contextlib.contextmanager
-def _narrated(kind: str, log: Path | None) -> Iterator[tuple[Evaluator, StatusLine]]:
+def _narrated(kind: str, log: Path | None, strict: bool | None = None) -> Iterator[tuple[Evaluator, StatusLine]]:
     from .evaluator import Evaluator
 
-    with Evaluator(kind, log=log) as evaluator:
+    with Evaluator(kind, log=log, strict=strict) as evaluator:
         status = StatusLine(evaluator)
         try:
             yield evaluator, status

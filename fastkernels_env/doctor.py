@@ -241,10 +241,12 @@ def _baselines(kind: str) -> list[Row]:
 
 
 def _containment() -> list[Row]:
-    from .evaluator import CONTAINMENT, MISSING_CONTAINMENT
+    """Every layer, tried out on a process that does nothing."""
+    from .build import probe_containment
+    from .sandbox.layers import LAYERS, merge
 
-    active = [{"name": layer, "status": "active", "detail": ""} for layer in CONTAINMENT]
-    return active + [{"name": layer, "status": "missing", "detail": "not part of this version"} for layer in MISSING_CONTAINMENT]
+    missing = merge([probe_containment()]).missing
+    return [{"name": layer, "status": "missing" if layer in missing else "active", "detail": missing.get(layer, "")} for layer in LAYERS]
 
 
 def _checks(kind: str) -> list[Row]:
@@ -253,7 +255,7 @@ def _checks(kind: str) -> list[Row]:
     rows = []
     for spec in CHECKS:
         why = spec.missing or ("" if kind in spec.devices else f"not required on {kind}")
-        status = "not_run" if why else "runs"
+        status = "not_run" if why else "advisory" if spec.advisory else "runs"
         rows.append({"device": kind, "name": spec.name, "stage": spec.stage.value, "status": status, "detail": why or spec.about})
     return rows
 

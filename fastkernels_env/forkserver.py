@@ -10,6 +10,8 @@ import sys
 from .protocol import Channel
 
 _PASSED_ON = ("PATH", "LD_LIBRARY_PATH", "CUDA_HOME", "CUDA_PATH", "CUDA_VISIBLE_DEVICES", "PYTHONPATH", "LANG", "VIRTUAL_ENV", "CXX")
+_SETTINGS = ("FASTKERNELS_ENV_PATH", "FASTKERNELS_UID_BASE", "FASTKERNELS_MEMORY_GB", "FASTKERNELS_DEVICE_MEMORY_GB")
+"""Of the processes that confine others."""
 
 
 class ForkServer:
@@ -24,7 +26,7 @@ class ForkServer:
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "fastkernels_env.worker", str(theirs.fileno()), kind],
-                pass_fds=[theirs.fileno()], env=worker_environment(kind), start_new_session=True, stdin=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()], env=worker_environment(kind) | settings(), start_new_session=True, stdin=subprocess.DEVNULL,
             )
         self.control = Channel(mine)
 
@@ -41,6 +43,11 @@ class ForkServer:
 def tool_environment() -> dict[str, str]:
     """The environment of compilers and workers: what they need, and nothing else of the caller's."""
     return {name: os.environ[name] for name in _PASSED_ON if name in os.environ} | {"PYTHONUNBUFFERED": "1"}
+
+
+def settings() -> dict[str, str]:
+    """What the caller has set about containment."""
+    return {name: os.environ[name] for name in _SETTINGS if name in os.environ}
 
 
 def worker_environment(kind: str) -> dict[str, str]:

@@ -6,7 +6,8 @@ import hashlib
 from collections.abc import Iterable, Iterator
 
 from ._compile import CPP_FLAGS, CUDA_ARCH, CUDA_FLAGS
-from .judge.compare import MAX_GATES, ROW_SLACK, SHARE_INSIDE
+from .judge.compare import MAX_GATES, SHARE_INSIDE
+from .judge.parts import GROUP_SLACK, ROW_SLACK
 from .submission import LANGUAGES
 from .task import Arg, Gate, Role, Task, Workload, dtype_of
 from .types import Language
@@ -139,7 +140,7 @@ def _parts(task: Task, device: str, device_name: str) -> Iterator[str]:
     yield _hidden(task, device)
     yield f"## Tolerance\n\n{_tolerance(task, workloads)}"
     yield f"## Score\n\n{_score(task, device)}"
-    yield f"## Rules\n\n{_rules(device)}"
+    yield f"## Rules\n\n{_rules(task, device)}"
     yield f"## Calling convention, by example\n\n{_examples(device)}"
     yield f"## Reply\n\n{_reply(task, device)}"
 
@@ -224,8 +225,12 @@ def _hidden(task: Task, device: str) -> str:
         "Other sizes, which you do not see, are drawn anew for every check"
         + (f" ({drawn}, so rarely a multiple of a tile)" if drawn else "")
         + ". Values are realistic: scales differ from channel to channel, one activation in a thousand is 20 to 50 times larger "
-        "than the others, and parameters are never all ones or zeros."
+        "than the others, some rows are much larger or smaller than others, all zeros, all equal or of one sign, and parameters are "
+        "never all ones or zeros."
     ]
+    if variants := task.variants.get(device, ()):
+        others = "; ".join(", ".join(f"{name} = {size:,}" for name, size in variant.items()) for variant in variants)
+        lines.append(f"Some have the sizes of other models: {others}.")
     if "skewed" in regimes:
         lines.append("Skewed structure is checked too: hot and empty groups, one long sequence among short ones.")
     if "empty" in regimes:
@@ -242,8 +247,9 @@ def _tolerance(task: Task, workloads: list[Workload]) -> str:
         f"At least {SHARE_INSIDE:.0%} of the elements must be inside that bound and none further off than {MAX_GATES:g} times the "
         "bound. The relative RMS error (norm of the error over norm of the reference) of an output may be twice that of the "
         "reference rounded to the dtype, or twice that of the best baseline if this is more; in a single row "
-        f"{ROW_SLACK:g} times as much. So one wrong row fails even if all others are exact. NaN and infinity may stand only where "
-        "the reference has them."
+        f"or column {ROW_SLACK:g} times as much, in a group such as a head or an expert {GROUP_SLACK:g} times (more where few elements "
+        "make it up). So one wrong row, column or head fails even if all others are exact. NaN and infinity may stand only where the "
+        "reference has them."
     )
 
 
@@ -268,7 +274,7 @@ def _score(task: Task, device: str) -> str:
     )
 
 
-def _rules(device: str) -> str:
+def _rules(task: Task, device: str) -> str:
     finish = (
         "The call must be capturable in a CUDA graph: no synchronisation, no copy to the host, no `.item()`, and all work on the "
         "current stream. It may return before the work is done."
@@ -277,11 +283,17 @@ def _rules(device: str) -> str:
     )
     rules = (
         "Write results into the output arguments. Do not allocate results. Outputs arrive poisoned: NaN or huge values.",
-        "Do not modify inputs, weights or metadata, and write nothing outside the outputs.",
+        "Do not modify inputs, weights or metadata, and write nothing outside the outputs. What lies around a buffer, between strided "
+        "rows, and wherever an input has no meaning, may be NaN or huge: no result may depend on it.",
+        f"Every tensor starts at a multiple of {task.alignment} bytes, and strided rows lie a multiple of {task.alignment} bytes apart. "
+        "No larger alignment is promised.",
         "Every call computes its results anew from its arguments. Nothing may be cached across calls but compiled kernels, plans "
         "and workspaces; never anything that depends on the values of earlier inputs.",
         finish,
-        "The function must work for every size of the kind above, not only for the public ones.",
+        "The function must work for every size of the kind above, not only for the public ones."
+        + (" Tensors may hold more than 2^31 elements: compute offsets in 64 bits." if task.overflow_workloads(device) else ""),
+        "Calls are independent: outputs of one call must survive the next, and equal inputs must give "
+        + ("equal bits." if task.deterministic else "equal results up to rounding."),
         "Leave global state alone: default dtypes, thread counts, random generators, environment variables. No files, no network.",
     )
     return "\n".join(f"* {rule}" for rule in rules)

@@ -42,7 +42,7 @@ ArgValue = TensorRef | bool | int | float
 
 
 class Load(msgspec.Struct, frozen=True, tag=True):
-    """Load an artefact and find its entry."""
+    """Load an artefact and find its entry. If a descriptor rides along, it is the artefact, and `path` gives its name only."""
 
     path: str
     language: str
@@ -104,7 +104,32 @@ class Trace(msgspec.Struct, frozen=True, tag=True):
     calls: list[int]
 
 
-Request = Load | Attach | Detach | Bind | Setup | Run | Arm | Clock | Trace
+class Watch(msgspec.Struct, frozen=True, tag=True):
+    """Remember the process's global state; comes before `Load`."""
+
+    stack: bool = True
+    """Import the compile stack first."""
+
+
+class Changes(msgspec.Struct, frozen=True, tag=True):
+    """Say what of the global state is no longer as it was at `Watch`."""
+
+
+class Register(msgspec.Struct, frozen=True, tag=True):
+    """Register the entry as an operator of torch.library."""
+
+    schema: str
+    """Such as ``rms_norm(Tensor(a0!) out, Tensor input, Tensor weight, float epsilon) -> ()``."""
+
+
+class Step(msgspec.Struct, frozen=True, tag=True):
+    """Run these calls the way that a compile or runtime stack would; the ways are listed in `worker.gate`."""
+
+    way: str
+    calls: list[int]
+
+
+Request = Load | Attach | Detach | Bind | Setup | Run | Arm | Clock | Trace | Watch | Changes | Register | Step
 
 
 class Done(msgspec.Struct, frozen=True, tag=True):
@@ -122,7 +147,14 @@ class Raised(msgspec.Struct, frozen=True, tag=True):
     text: str
 
 
-Reply = Done | Raised
+class Failed(msgspec.Struct, frozen=True, tag=True):
+    """A `Register` or `Step` raised; the worker lives on."""
+
+    kind: str
+    text: str
+
+
+Reply = Done | Raised | Failed
 
 
 class Spawn(msgspec.Struct, frozen=True, tag=True):
@@ -132,6 +164,10 @@ class Spawn(msgspec.Struct, frozen=True, tag=True):
     device: str
     scratch: str
     environment: dict[str, str]
+    trusted: bool = False
+    """Not confined: a baseline, which needs its caches."""
+    stack: bool = False
+    """The worker will use the compile stack: import it first, so that the fork has it."""
 
 
 class Kill(msgspec.Struct, frozen=True, tag=True):
@@ -141,9 +177,18 @@ class Kill(msgspec.Struct, frozen=True, tag=True):
 
 
 class Spawned(msgspec.Struct, frozen=True, tag=True):
-    """A worker runs under this process id."""
+    """A worker runs under this process id. `top` is the first process of its tree: the worker itself, or what confines it."""
 
     pid: int
+    top: int
+    missing: dict[str, str] = {}
+    """Layers of containment that it lacks, and why."""
+
+
+class Refused(msgspec.Struct, frozen=True, tag=True):
+    """No worker could be started."""
+
+    why: str
 
 
 class Ended(msgspec.Struct, frozen=True, tag=True):
@@ -152,10 +197,12 @@ class Ended(msgspec.Struct, frozen=True, tag=True):
     killed: bool
     code: int
     signal: int
+    reason: str = ""
+    """What it was ended for, if it took too much of the host."""
 
 
 ServerRequest = Spawn | Kill
-ServerReply = Spawned | Ended
+ServerReply = Spawned | Refused | Ended
 
 _encoder = msgspec.msgpack.Encoder()
 

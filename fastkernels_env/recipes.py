@@ -13,6 +13,11 @@ import torch
 from .types import Regime
 
 OUTLIER_SHARE = 1e-3
+HUGE = 1 << 30
+"""From this many elements on a tensor repeats a block: drawing each would take seconds and twice the memory."""
+_BLOCK = 1 << 24
+_ROW_KINDS = 32
+"""One row in so many gets each of the treatments of `vary_rows`."""
 
 
 class Draw:
@@ -37,14 +42,19 @@ class Draw:
 
     def normal(self, shape: tuple[int, ...], dtype: torch.dtype, scale: float = 1.0) -> torch.Tensor:
         """Standard normal values times `scale`, of `shape` and `dtype`."""
-        values = torch.randn(shape, generator=self.generator, device=self.device, dtype=torch.float32)
-        return values.mul_(scale).to(dtype)
+        return self._repeat(shape, lambda part: self._standard(part).mul_(scale).to(dtype))
 
     def activation(self, shape: tuple[int, ...], dtype: torch.dtype, scale: float = 1.0) -> torch.Tensor:
         """Activations of `shape`: in the `NORMAL` regime standard normal; otherwise with a log-normal scale per channel (last
         dimension, sigma 0.5) and 0.1 % outliers at 20 to 50 times the scale.
         """
-        values = torch.randn(shape, generator=self.generator, device=self.device, dtype=torch.float32)
+        return self._repeat(shape, lambda part: self._activation(part).mul_(scale).to(dtype))
+
+    def _standard(self, shape: tuple[int, ...]) -> torch.Tensor:
+        return torch.randn(shape, generator=self.generator, device=self.device, dtype=torch.float32)
+
+    def _activation(self, shape: tuple[int, ...]) -> torch.Tensor:
+        values = self._standard(shape)
         if self.regime is not Regime.NORMAL and values.numel():
             channels = torch.randn(shape[-1], generator=self.generator, device=self.device)
             values.mul_(channels.mul_(0.5).exp_())
@@ -53,7 +63,34 @@ class Draw:
             factor = torch.rand(count, generator=self.generator, device=self.device).mul_(30).add_(20)
             sign = torch.randint(2, (count,), generator=self.generator, device=self.device).mul_(2).sub_(1)
             values.view(-1)[where] = factor * sign
-        return values.mul_(scale).to(dtype)
+        return values
+
+    def _repeat(self, shape: tuple[int, ...], make: Callable[[tuple[int, ...]], torch.Tensor]) -> torch.Tensor:
+        """`make(shape)`; if that is `HUGE`, rows of a smaller block over and over, an odd number so that no power of two repeats."""
+        if math.prod(shape) < HUGE:
+            return make(shape)
+        block = make((_BLOCK // shape[-1] | 1, shape[-1]))
+        values = torch.empty(shape, dtype=block.dtype, device=block.device)
+        rows = values.view(-1, shape[-1])
+        for first in range(0, len(rows), len(block)):
+            rows[first : first + len(block)] = block[: len(rows) - first]
+        return values
+
+    def vary_rows(self, values: torch.Tensor, large: float, small: float) -> torch.Tensor:
+        """Give some rows (last dimension) an unusual content, in place: `large` or `small` times their values, zeros, one value
+        everywhere, one sign everywhere. In the `NORMAL` regime nothing changes. Returns `values`.
+        """
+        if self.regime is Regime.NORMAL or not values.numel() or values.numel() >= HUGE:
+            return values
+        rows = values.view(-1, values.shape[-1])
+        kinds = torch.randint(_ROW_KINDS, (len(rows),), generator=self.generator, device=self.device)
+        changes: tuple[Callable[[torch.Tensor], torch.Tensor], ...] = (
+            lambda x: x * large, lambda x: x * small, torch.zeros_like, lambda x: x[:, :1].clamp(-large, large).expand_as(x), torch.abs,
+        )
+        for kind, change in enumerate(changes):
+            chosen = (kinds == kind).nonzero().flatten()
+            rows[chosen] = change(rows[chosen])
+        return values
 
     def parameter(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
         """A norm's weight: never ones, so that a kernel that ignores it fails. Uniform in [0.70, 1.30]."""
@@ -73,9 +110,21 @@ class Draw:
         self._used += 1
         return self._weights[self._used - 1]
 
-    def matrix(self, shape: tuple[int, ...], dtype: torch.dtype, fan_in: int) -> torch.Tensor:
-        """A projection's weight: normal with standard deviation ``1 / sqrt(fan_in)``, so that outputs are of order one."""
-        return self.weight(lambda: self.normal(shape, dtype, 1 / math.sqrt(fan_in)))
+    def matrix(self, shape: tuple[int, ...], dtype: torch.dtype, fan_in: int, one_sign: bool = False) -> torch.Tensor:
+        """A projection's weight: normal with standard deviation ``1 / sqrt(fan_in)``, so that outputs are of order one.
+
+        With `one_sign` a few rows hold no negative numbers (but in the `NORMAL` regime): where an input row does neither, the sum
+        grows with the depth, and one in low precision drifts away.
+        """
+        return self.weight(lambda: self._matrix(shape, dtype, fan_in, one_sign))
+
+    def _matrix(self, shape: tuple[int, ...], dtype: torch.dtype, fan_in: int, one_sign: bool) -> torch.Tensor:
+        values = self.normal(shape, dtype, 1 / math.sqrt(fan_in))
+        if one_sign and self.regime is not Regime.NORMAL and 0 < values.numel() < HUGE:
+            rows = values.view(-1, shape[-1])
+            chosen = torch.randint(len(rows), (-(-len(rows) // _ROW_KINDS),), generator=self.generator, device=self.device)
+            rows[chosen] = rows[chosen].abs()
+        return values
 
     def lengths(self, count: int, median: float, sigma: float, low: int, high: int) -> torch.Tensor:
         """`count` sequence lengths (int64, on the host): log-normal, clipped to [low, high].

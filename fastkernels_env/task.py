@@ -10,6 +10,7 @@ from __future__ import annotations
 import abc
 import ast
 import enum
+import math
 import operator
 import random
 import tomllib
@@ -24,6 +25,7 @@ from .types import Language, Regime
 if TYPE_CHECKING:
     import torch
 
+    from .rearrange import Entries, Rearrangement
     from .recipes import Draw
 
     Value = torch.Tensor | int | float | bool
@@ -53,7 +55,8 @@ class Arg(msgspec.Struct, frozen=True):
 
     ``shape`` holds integers and expressions over the workload's sizes (``"2*I"``, ``"B+1"``). ``dtype`` is a torch dtype name, or
     ``"dtype"`` for the workload's own; for scalars ``"float"``, ``"int"`` or ``"bool"``. ``row_stride`` names the size that holds
-    the distance between two rows (dimension 0) in elements; where a workload lacks it the argument is contiguous.
+    the distance between two rows (dimension 0) in elements; where a workload lacks it the argument is contiguous. ``ties`` makes an
+    integer output a list of indices, and names the entry of the oracle that holds the score of every candidate.
     """
 
     name: str
@@ -62,11 +65,14 @@ class Arg(msgspec.Struct, frozen=True):
     dtype: str = "dtype"
     row_stride: str | None = None
     doc: str = ""
+    ties: str = ""
 
 
-def Output(name: str, *shape: str | int, dtype: str = "dtype", row_stride: str | None = None, doc: str = "") -> Arg:
+def Output(
+    name: str, *shape: str | int, dtype: str = "dtype", row_stride: str | None = None, doc: str = "", ties: str = ""
+) -> Arg:
     """An argument that the entry writes in full."""
-    return Arg(name, Role.OUTPUT, shape, dtype, row_stride, doc)
+    return Arg(name, Role.OUTPUT, shape, dtype, row_stride, doc, ties)
 
 
 def InOut(name: str, *shape: str | int, dtype: str = "dtype", row_stride: str | None = None, doc: str = "") -> Arg:
@@ -154,6 +160,10 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Parameters of the input distribution (page pool, length median, skew)."""
     smoke: bool = False
     """The shape of the smoke check; the first workload of a device if none is marked."""
+    overflow: bool = False
+    """A shape with indices beyond 2^31, only for the check of that name: neither public nor timed."""
+    sampled: str = ""
+    """The size along which an overflow shape's oracle is computed at a few indices only; empty: it is cheap as it is."""
 
 
 class Baseline(msgspec.Struct, frozen=True, kw_only=True):
@@ -187,6 +197,9 @@ class Mutant(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 Range = tuple[int, int]
+TILES = (16, 32, 64, 128, 256)
+"""Tile sizes that kernels use: hidden sizes lie beside multiples of them half of the time."""
+_ITEM_BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 
 
 class Task(abc.ABC):
@@ -213,6 +226,16 @@ class Task(abc.ABC):
     """By device: inclusive ranges of the sizes that hidden workloads draw anew."""
     batch: ClassVar[str] = "T"
     """The size that is zero in the `EMPTY` regime."""
+    variants: ClassVar[Mapping[str, tuple[Mapping[str, int], ...]]] = {}
+    """By device: sizes of other models (widths, heads); a hidden workload takes one of them half of the time."""
+    alignment: ClassVar[int] = 16
+    """Bytes of which every tensor's start, and the distance of strided rows, is a multiple. Nothing more is promised."""
+    deterministic: ClassVar[bool] = False
+    """Whether equal inputs must give equal bits; else the spread is bounded."""
+
+    independent_rows: ClassVar[bool] = False
+    """Whether row i of every output depends, but for weights, on row i of the inputs alone, and all of them have the same rows. Then
+    `rerandomise` deals single rows out anew."""
 
     folder: Path
     """Set by the registry."""
@@ -235,6 +258,46 @@ class Task(abc.ABC):
     def cost(self, workload: Workload, args: Mapping[str, Value]) -> Cost:
         """Compulsory bytes and FLOPs of one call on these inputs."""
 
+    def groups(self, args: Mapping[str, Value]) -> dict[str, dict[str, torch.Tensor]]:
+        """Groups whose errors are judged apart: by output and kind (``head``, ``expert``), a 1-D int64 tensor of group numbers.
+
+        An output of n elements with m numbers falls into m runs of n / m consecutive elements; runs must divide rows (the last
+        dimension) or consist of whole ones.
+        """
+        return {}
+
+    def unused(self, args: Mapping[str, Value]) -> dict[str, torch.Tensor]:
+        """Elements without meaning in this call, by argument: boolean masks that broadcast to it.
+
+        The judge fills those of inputs and metadata with NaN and with huge values in turn, and perturbs only the others. Of weights
+        (rows of experts without tokens) the values stay: what is constant between calls is never garbage.
+        """
+        return {}
+
+    def perturbed(self, args: Mapping[str, Value], rng: random.Random) -> dict[str, dict[str, Value]]:
+        """Copies of `args` with one change of structure each (two pages swapped, one token routed anew), by a name for the change.
+
+        Every one must move the oracle, and none may modify `args`. Where there is nothing to change: leave it out.
+        """
+        return {}
+    def rerandomise(self, workload: Workload, entries: Entries) -> Rearrangement:
+        """What the slots of a timing ring hold in the next block: known inputs changed in a way whose effect on the outputs is exact.
+
+        Without it, answers remembered by the content of the inputs would be right. The default deals the rows of all exchangeable
+        slots out anew where rows are independent, else whole sets. A task that knows more (signs, powers of two, relabelled pages)
+        overrides it; the work that an entry means must stay the same.
+
+        Args:
+            workload: With completed sizes.
+            entries: The slots, their sets, and random choices that fit them.
+        """
+        from .rearrange import Rearrangement, Rows
+
+        arguments = [arg for arg in self.signature if arg.role in (Role.INPUT, Role.INOUT, Role.METADATA)]
+        units = shape_of(self.outputs[0], workload.sizes)[0] if self.independent_rows else 1
+        rows = Rows(entries.rows(units))
+        return Rearrangement({arg.name: rows for arg in arguments}, {arg.name: rows for arg in self.outputs})
+
     def complete(self, sizes: Mapping[str, int]) -> dict[str, int]:
         """Sizes with the dependent ones (capacities, padded lengths) filled in."""
         return dict(sizes)
@@ -246,6 +309,13 @@ class Task(abc.ABC):
 
     def workloads(self, device: str) -> list[Workload]:
         """Public workloads of a device kind, in file order."""
+        return [workload for workload in self._stated(device) if not workload.overflow]
+
+    def overflow_workloads(self, device: str) -> list[Workload]:
+        """Shapes with indices beyond 2^31 on a device kind."""
+        return [workload for workload in self._stated(device) if workload.overflow]
+
+    def _stated(self, device: str) -> list[Workload]:
         return [w for w in read_workloads(self.folder / "workloads.jsonl", self.folder.name) if w.device == device]
 
     def smoke_workload(self, device: str) -> Workload:
@@ -256,14 +326,36 @@ class Task(abc.ABC):
         return next((w for w in public if w.smoke), public[0])
 
     def hidden_workloads(self, device: str, rng: random.Random, count: int) -> list[Workload]:
-        """Workloads with ragged sizes around the public ones, drawn anew for an evaluation. None comes twice before all came once."""
+        """Workloads with ragged sizes around the public ones, drawn anew for an evaluation. No public one serves twice before all did.
+
+        Every other one has sizes at the edges: the smallest and the largest, beside powers of two and multiples of common tiles.
+        """
         public = self.workloads(device)
         bases = [base for _ in range(0, count, len(public)) for base in rng.sample(public, len(public))]
         return [self._hidden(device, rng, base, index) for index, base in enumerate(bases[:count])]
 
     def _hidden(self, device: str, rng: random.Random, base: Workload, index: int) -> Workload:
-        drawn = {symbol: rng.randint(low, high) for symbol, (low, high) in self.ragged[device].items()}
-        return msgspec.structs.replace(base, name=f"hidden-{index + 1}", sizes={**base.sizes, **drawn}, count=0, smoke=False)
+        draw = _edge if index % 2 == 0 else _inside
+        sizes = {**base.sizes, **{symbol: draw(rng, low, high) for symbol, (low, high) in self.ragged[device].items()}}
+        variants = self.variants.get(device, ())
+        if variants and rng.random() < 0.5:
+            sizes.update(variants[rng.randrange(len(variants))])
+        self._restride(sizes, base, rng)
+        return msgspec.structs.replace(base, name=f"hidden-{index + 1}", sizes=sizes, count=0, smoke=False)
+
+    def _restride(self, sizes: dict[str, int], base: Workload, rng: random.Random) -> None:
+        """Draw the distances between rows anew: none, the base's own, or any that keeps the alignment."""
+        for symbol in sorted({arg.row_stride for arg in self.signature if arg.row_stride}):
+            sizes.pop(symbol, None)
+            complete = self.complete(sizes)
+            strided = [arg for arg in self.signature if arg.row_stride == symbol]
+            width = max(math.prod(shape_of(arg, complete)[1:]) for arg in strided)
+            unit = max(self.alignment // min(_ITEM_BYTES.get(dtype_of(arg, base), 1) for arg in strided), 1)
+            kind = rng.randrange(3)
+            if kind == 1 and base.sizes.get(symbol, 0) >= width:
+                sizes[symbol] = base.sizes[symbol]
+            elif kind:
+                sizes[symbol] = (-(-width // unit) + rng.choice((1, 2, 7, 32, rng.randint(1, 200)))) * unit
 
     def seeds(self) -> dict[str, str]:
         """Seed solutions by file name (``cpu.cpp``, ``triton.py``, ``cuda.cu``)."""
@@ -300,6 +392,18 @@ class Task(abc.ABC):
                 f"it occurs {source.count(mutant.find)} times; make it longer or follow the seed"
             )
         return source.replace(mutant.find, mutant.replace)
+
+
+def _inside(rng: random.Random, low: int, high: int) -> int:
+    return rng.randint(low, high)
+
+
+def _edge(rng: random.Random, low: int, high: int) -> int:
+    """A size where kernels break: the ends of the range, beside a power of two, beside a multiple of a tile."""
+    tile = rng.choice(TILES)
+    power, multiple = 1 << rng.randint(0, max(high.bit_length() - 1, 0)), tile * rng.randint(1, max(high // tile, 1))
+    beside = rng.choice((power, multiple)) + rng.choice((-1, 0, 1))
+    return min(max(rng.choice((low, low + 1, low + 2, high, beside, beside, beside)), low), high)
 
 
 SEED_LANGUAGE = {".cpp": Language.CPP, ".cu": Language.CUDA, ".py": Language.PYTHON}

@@ -129,6 +129,22 @@ class Timing(msgspec.Struct, frozen=True, kw_only=True):
     """One per round."""
     baseline_samples_us: dict[str, list[float]] = {}
     """One per round; fewer for a baseline that was left out after the first rounds, being far slower than another."""
+    sealed_pairs: int = 0
+    """Sealed calls of the candidate and of its best baseline."""
+    sealed_excess_us: float = 0.0
+    """By how much the candidate was slower, against that baseline, in sealed calls than in a row: an estimate with an interval."""
+    sealed_low_us: float = 0.0
+    sealed_high_us: float = 0.0
+    sealed_allowed_us: float = 0.0
+    """Excess that honest kernels show."""
+    sealed_added_us: float = 0.0
+    """What was added to the candidate's time, since the slower of the two scores; part of `candidate_us` and its samples."""
+    eager_us: float | None = None
+    """Time per call in a loop of calls; where `mode` is ``graph``, `candidate_us` is that of a graph's replay and is what scores."""
+    baseline_eager_us: float | None = None
+    """The same of the best baseline."""
+    clocks: dict[str, float] = {}
+    """MHz, throttle reasons and the like before (``before_...``) and after (``after_...``) the workload, and ``measured`` times."""
 
 
 class BaselineReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -221,6 +237,11 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
     outcome: Outcome
     reason: str
     """One line: which check decided, and what it saw."""
+    decided_by: str = ""
+    """Name of the check that decided; where the submission's process raised, died or hung, of the stage in which it did. Empty where
+    nothing stands against the submission (`accepted`, `unmeasured`), and for a `fault`."""
+    faults: list[str] = []
+    """Why earlier attempts at this evaluation failed, without the submission being at fault."""
     checks: list[Check] = []
     speedup: Speedup | None = None
     baselines: list[BaselineReport] = []

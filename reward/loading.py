@@ -5,6 +5,7 @@ A preset file holds ``summary``, ``bounds = [low, high]``, and one table ``[part
 * ``term``: name of a registered term.
 * ``weight``: a number for every grade, or a table with a number per grade; a grade that is not in the table is gated out.
 * ``gate``: beside a single number, the list of grades it is paid in.
+* ``prices``: for the term ``failed_checks`` only, a table of check names and what a failure costs, each 0 to 1.
 * ``clip``: ``[low, high]``, limits of the term's value before it is weighted; needed where the term has no range of its own.
 
 ``bounds`` are proved from the ranges, clips and weights when the file is loaded.
@@ -25,10 +26,11 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from ..checks import BY_NAME
 from .grade import Grade
 from .order import ORDERS
 from .preset import Part, Preset, PresetError
-from .terms import Range, Term, get_term, term_names
+from .terms import FAILED_CHECKS, FailedChecks, Range, Term, get_term, term_names
 
 _FOLDER = Path(__file__).parent / "presets"
 _MAX_WEIGHT = 1e6
@@ -48,6 +50,7 @@ class _Table(msgspec.Struct, forbid_unknown_fields=True):
     term: str
     weight: Any = 1.0
     gate: list[str] | None = None
+    prices: dict[str, Any] | None = None
     clip: tuple[float, float] | None = None
 
 
@@ -117,13 +120,26 @@ def _part(name: str, data: Any, where: str) -> Part:
     if not _PART_NAME.fullmatch(name) or name == "total":
         raise PresetError(f"{where}: a part's name is lower-case letters, digits and underscores, and not 'total'")
     table = _convert(data, _Table, where)
-    term = get_term(table.term)
+    term = _failed_checks(table, where) if table.term == FAILED_CHECKS else get_term(table.term)
+    if table.prices is not None and table.term != FAILED_CHECKS:
+        raise PresetError(f"{where}.prices: only the term {FAILED_CHECKS!r} has prices; drop them from {table.term!r}")
     if term is None:
         raise PresetError(
             f"{where}.term: unknown term {table.term!r}; known are: {', '.join(term_names())}; "
             "if a module of yours defines it, name that module under the top-level key modules"
         )
     return Part(name=name, term=term, weights=_weights(table, where), clip=_clip(table.clip, term, where))
+
+
+def _failed_checks(table: _Table, where: str) -> Term:
+    if not table.prices:
+        raise PresetError(f"{where}.prices: the term {FAILED_CHECKS!r} needs a table of check names and prices, such as {{canaries = 0.5}}")
+    for name, price in table.prices.items():
+        if name not in BY_NAME:
+            raise PresetError(f"{where}.prices: unknown check {name!r}; known are: {', '.join(BY_NAME)}")
+        if isinstance(price, bool) or not isinstance(price, int | float) or not 0 <= price <= 1:
+            raise PresetError(f"{where}.prices.{name}: expected a price between 0 and 1, got {price!r}")
+    return FailedChecks(tuple((name, float(price)) for name, price in table.prices.items())).term()
 
 
 def _weights(table: _Table, where: str) -> tuple[tuple[Grade, float], ...]:

@@ -41,6 +41,26 @@ class Term(msgspec.Struct, frozen=True):
         return dict(self.by_grade).get(grade, self.range)
 
 
+class FailedChecks(msgspec.Struct, frozen=True):
+    """The term ``failed_checks``: what the failed checks of an evaluation cost, each at its own price.
+
+    ``min(1, sum of the prices of the failed checks)``, 0 to 1. A check that has no price costs nothing; one that was not run has
+    not failed. Both kinds of evidence count: what the submission's own process says can count against it.
+    """
+
+    prices: tuple[tuple[str, float], ...]
+
+    def __call__(self, evaluation: Evaluation) -> float:
+        """The cost of an evaluation."""
+        failed = {check.name for check in evaluation.checks if check.status is Status.FAILED}
+        return min(1.0, math.fsum(price for name, price in self.prices if name in failed))
+
+    def term(self) -> Term:
+        """It as a term of a preset."""
+        return Term(FAILED_CHECKS, self, (0.0, min(1.0, math.fsum(price for _, price in self.prices))))
+
+
+FAILED_CHECKS = "failed_checks"
 _terms: dict[str, Term] = {}
 
 
@@ -73,6 +93,8 @@ def term(
     """
     def register(function: TermFunction) -> TermFunction:
         name = function.__name__
+        if name == FAILED_CHECKS:
+            raise ValueError(f"{name!r} is a term of the library, which takes its prices from the preset; give this function another name")
         known = _terms.get(name)
         if known is not None and _home(known.function) != _home(function):
             raise ValueError(f"there is a term {name!r} already, in {known.function.__module__}; give this function another name")
@@ -90,7 +112,7 @@ def get_term(name: str) -> Term | None:
 
 def term_names() -> tuple[str, ...]:
     """Names of all registered terms, sorted."""
-    return tuple(sorted(_terms))
+    return tuple(sorted([*_terms, FAILED_CHECKS]))
 
 
 def _home(function: TermFunction) -> tuple[str, str]:

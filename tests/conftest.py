@@ -37,6 +37,7 @@ TASK = '''
         )
         baselines = (Baseline(name="eager", file="eager.py"),)
         ragged = {"cpu": {"T": (1, 20)}}
+        independent_rows = True
 
         def inputs(self, workload, draw):
             shape, dtype = (workload.sizes["T"], workload.sizes["H"]), getattr(torch, workload.dtype)

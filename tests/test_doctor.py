@@ -13,7 +13,7 @@ from rich.console import Console
 from fastkernels_env import doctor
 from fastkernels_env.checks import CHECKS, required
 from fastkernels_env.device import cuda_present
-from fastkernels_env.evaluator import CONTAINMENT, MISSING_CONTAINMENT
+from fastkernels_env.sandbox.layers import LAYERS
 
 
 @pytest.fixture(autouse=True)
@@ -50,10 +50,13 @@ def test_checks_that_run_are_those_that_acceptance_requires():
     assert all(row["detail"] for row in checks)
 
 
-def test_containment_is_what_records_say():
-    layers = doctor.examine()["containment"]
-    assert [row["name"] for row in layers if row["status"] == "active"] == CONTAINMENT
-    assert [row["name"] for row in layers if row["status"] == "missing"] == MISSING_CONTAINMENT
+def test_containment_is_what_records_say(evaluator, tiny, task_files):
+    rows = doctor.examine()["containment"]
+    assert [row["name"] for row in rows] == list(LAYERS)
+    assert all(row["detail"] for row in rows if row["status"] == "missing")
+    evaluation = evaluator.evaluate("tiny_scale", f"```cpp{task_files.texts['cpu']}```")
+    assert [row["name"] for row in rows if row["status"] == "active"] == evaluation.containment
+    assert [row["name"] for row in rows if row["status"] == "missing"] == evaluation.missing_containment
 
 
 def test_without_compilers_and_drivers(monkeypatch, tmp_path):

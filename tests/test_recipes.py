@@ -164,3 +164,24 @@ def test_weights_are_drawn_once_for_draws_that_share_them():
     alone = Draw(1, 1, Regime.REALISTIC, "cpu")
     assert torch.equal(alone.matrix((4, 8), torch.float32, 8), drawn[0][0])
     assert not torch.equal(alone.matrix((4, 8), torch.float32, 8), drawn[0][0])
+
+
+def test_rows_vary_in_every_way_and_only_out_of_smoke():
+    plain = torch.ones(4000, 8).cumsum(1).mul_(torch.tensor([1.0, -1.0]).repeat(4))
+    assert torch.equal(draw(regime=Regime.NORMAL).vary_rows(plain.clone(), 100.0, 1e-3), plain)
+    varied = draw().vary_rows(plain.clone(), 100.0, 1e-3)
+    found = {
+        "large": varied[:, 0] == 100, "small": varied[:, 0] == 1e-3, "zeros": (varied == 0).all(1), "equal": (varied == 1).all(1),
+        "one sign": (varied == plain.abs()).all(1), "as they were": (varied == plain).all(1),
+    }  # fmt: skip
+    assert sum(int(rows.sum()) for rows in found.values()) == len(plain)
+    for kind, rows in found.items():
+        assert (2000 if kind == "as they were" else 60) < int(rows.sum()) < (4000 if kind == "as they were" else 200), kind
+
+
+def test_some_rows_of_a_matrix_have_one_sign_where_a_task_asks_for_it():
+    matrix = draw().matrix((640, 50), torch.float32, 50, one_sign=True)
+    assert 0 < int((matrix >= 0).all(1).sum()) <= 20
+    smoke = draw(regime=Regime.NORMAL)
+    for other in (draw().matrix((640, 50), torch.float32, 50), smoke.matrix((640, 50), torch.float32, 50, one_sign=True)):
+        assert not bool((other >= 0).all(1).any())

@@ -74,13 +74,13 @@ def test_a_first_build_starts_before_torch_is_imported_and_judges_as_any_other(t
     code = """
         import sys
         from fastkernels_env import Evaluator, Outcome
-        from fastkernels_env.evaluator import _head_start
+        from fastkernels_env._pipeline import head_start
         from fastkernels_env.registry import task_folders
         text = (task_folders()["silu_and_mul"] / "seeds" / "cpu.cpp").read_text()
-        with _head_start("silu_and_mul", text, "cpu") as build:
+        with head_start("silu_and_mul", text, "cpu") as build:
             assert build is not None and "torch" not in sys.modules
         for task, reply in (("silu_and_mul", "no code"), ("rms_norm", text), ("nothing", text), ("silu_and_mul", "def silu_and_mul(): 1")):
-            with _head_start(task, reply, "cpu") as build:
+            with head_start(task, reply, "cpu") as build:
                 assert build is None, task
         with Evaluator("cpu", effort="quick") as evaluator:
             print(evaluator.evaluate("silu_and_mul", text).outcome)

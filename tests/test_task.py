@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import random
 
-import msgspec
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from fastkernels_env.registry import load_task, task_folders
 from fastkernels_env.task import (
+    TILES,
     Input,
     Metadata,
     Mutant,
@@ -141,17 +141,59 @@ def test_hidden_draws_stay_in_range_and_repeat_with_the_generator(name, device):
     drawn = task.hidden_workloads(device, random.Random(5), 60)
     assert drawn == task.hidden_workloads(device, random.Random(5), 60)
     assert drawn != task.hidden_workloads(device, random.Random(6), 60)
-    public = {msgspec.json.encode(_shape(task, device, w)) for w in task.workloads(device)}
     for workload in drawn:
         for size, (low, high) in task.ragged[device].items():
             assert low <= workload.sizes[size] <= high
-        assert msgspec.json.encode(_shape(task, device, workload)) in public, "everything that is not drawn comes from one public workload"
         assert task.complete(workload.sizes)
+        kept = _kept(task, device, workload.sizes)
+        bases = [w for w in task.workloads(device) if (w.dtype, w.source) == (workload.dtype, workload.source)]
+        drawn_from = [{**_kept(task, device, base.sizes), **variant} for base in bases for variant in ({}, *task.variants.get(device, ()))]
+        assert kept in drawn_from, "what is not drawn comes from one public workload, or from one variant"
 
 
-def _shape(task, device, workload):
-    sizes = {name: size for name, size in workload.sizes.items() if name not in task.ragged[device]}
-    return [workload.dtype, sizes, workload.source]
+def _kept(task, device, sizes):
+    strides = {arg.row_stride for arg in task.signature}
+    return {name: size for name, size in sizes.items() if name not in task.ragged[device] and name not in strides}
+
+
+@pytest.mark.parametrize("name", task_folders())
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_every_variant_is_drawn(name, device):
+    task = load_task(name)
+    drawn = task.hidden_workloads(device, random.Random(5), 200)
+    for variant in task.variants.get(device, ()):
+        assert any(variant.items() <= w.sizes.items() for w in drawn), variant
+
+
+@pytest.mark.parametrize("name", ["rms_norm", "rope"])
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_drawn_row_strides_hold_a_row_and_keep_the_alignment(name, device):
+    task = load_task(name)
+    drawn = task.hidden_workloads(device, random.Random(5), 200)
+    strides = [w.sizes.get("row_stride") for w in drawn]
+    assert None in strides, "contiguous rows too"
+    assert len(set(strides)) > 20
+    for workload in drawn:
+        if "row_stride" in workload.sizes:
+            item = {"float32": 4, "bfloat16": 2}[workload.dtype]
+            assert workload.sizes["row_stride"] * item % task.alignment == 0
+            for arg in task.signature:
+                if arg.row_stride:
+                    assert workload.sizes["row_stride"] >= shape_of(arg, task.complete(workload.sizes))[1]
+
+
+def test_every_other_hidden_size_lies_at_an_edge():
+    task = load_task("rms_norm")
+    low, high = task.ragged["cuda"]["T"]
+    near = {low, low + 1, low + 2, high}
+    near |= {min(max((1 << bit) + step, low), high) for bit in range(14) for step in (-1, 0, 1)}
+    near |= {min(max(tile * times + step, low), high) for tile in TILES for times in range(1, high // tile + 1) for step in (-1, 0, 1)}
+    drawn = [w.sizes["T"] for w in task.hidden_workloads("cuda", random.Random(5), 400)]
+    assert set(drawn[::2]) <= near
+    assert {low, low + 1, low + 2, high} <= set(drawn[::2])
+    assert not set(drawn[1::2]) <= near
+    assert any(t % 128 == 1 for t in drawn[::2])
+    assert any(t % 128 == 127 for t in drawn[::2])
 
 
 def test_hidden_draws_reach_both_ends_of_a_range(tiny):

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
+from ...rearrange import Rearrangement, Rows
 from ...task import Baseline, Cost, InOut, Scalar, Task, Weight, Workload
 from ...types import Regime
 
 if TYPE_CHECKING:
+    from ...rearrange import Entries
     from ...recipes import Draw
     from ...task import Range, Value
 
@@ -45,17 +47,26 @@ class FusedAddRmsNorm(Task):
         Baseline(name="liger", file="liger.py", devices=("cuda",), requires="liger_kernel"),
     )
     ragged: ClassVar[Mapping[str, Mapping[str, Range]]] = {"cpu": {"T": (1, 400)}, "cuda": {"T": (1, 6000)}}
+    variants: ClassVar[Mapping[str, tuple[Mapping[str, int], ...]]] = {
+        "cpu": ({"H": 1536}, {"H": 2880}), "cuda": ({"H": 1536}, {"H": 2880}, {"H": 5120})
+    }
 
     def inputs(self, workload: Workload, draw: Draw) -> dict[str, Value]:
         shape = (workload.sizes["T"], workload.sizes["H"])
         dtype = getattr(torch, workload.dtype)
-        x = draw.activation(shape, dtype)
-        residual = draw.activation(shape, dtype, RESIDUAL_SCALE)
+        x = draw.vary_rows(draw.activation(shape, dtype), 100.0, 1e-3)
+        residual = draw.vary_rows(draw.activation(shape, dtype, RESIDUAL_SCALE), 100.0, 1e-3)
         if draw.regime is not Regime.NORMAL:
             # Padding slots of a CUDA graph hold rows this small; in them alone can the output show a wrong epsilon.
             x[15::16] *= 1e-3
             residual[15::16] *= 1e-3
         return {"input": x, "residual": residual, "weight": draw.parameter(shape[1:], dtype), "epsilon": 1e-5}
+
+    def rerandomise(self, workload: Workload, entries: Entries) -> Rearrangement:
+        """Rows dealt out anew, each with either sign, the same in both tensors: it goes through sum and norm."""
+        tokens = workload.sizes["T"]
+        rows = Rows(entries.rows(tokens), entries.signs(tokens))
+        return Rearrangement({"input": rows, "residual": rows}, {"input": rows, "residual": rows})
 
     def oracle(self, args: Mapping[str, Value]) -> dict[str, torch.Tensor]:
         total = _tensor(args, "input").double() + _tensor(args, "residual").double()

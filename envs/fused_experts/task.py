@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
+from ...rearrange import Rearrangement, Rows
 from ...task import Baseline, Cost, Input, Output, Task, Weight, Workload
 from ...types import Regime
 
 if TYPE_CHECKING:
+    from ...rearrange import Entries
     from ...recipes import Draw
     from ...task import Range, Value
 
@@ -47,6 +50,11 @@ class FusedExperts(Task):
     regimes = (Regime.REALISTIC, Regime.SKEWED, Regime.EMPTY)
     ragged: ClassVar[Mapping[str, Mapping[str, Range]]] = {"cpu": {"T": (1, 48)}, "cuda": {"T": (1, 5000)}}
 
+    variants: ClassVar[Mapping[str, tuple[Mapping[str, int], ...]]] = {
+        "cpu": ({"E": 11, "H": 144, "I": 200}, {"E": 32, "H": 352, "I": 88}),
+        "cuda": ({"E": 64, "k": 6, "H": 2048, "I": 1408}, {"E": 32, "k": 4, "H": 2880, "I": 720}),
+    }
+
     def inputs(self, workload: Workload, draw: Draw) -> dict[str, Value]:
         tokens, width, experts, top_k, inner = (workload.sizes[name] for name in ("T", "H", "E", "k", "I"))
         dtype = getattr(torch, workload.dtype)
@@ -54,12 +62,22 @@ class FusedExperts(Task):
         if draw.regime is Regime.NORMAL:
             ids = _balanced(tokens, experts, top_k, draw)
         return {
-            "hidden_states": draw.activation((tokens, width), dtype),
+            # No larger rows: their intermediates grow with the square, and production rounds those to 16 bits.
+            "hidden_states": draw.vary_rows(draw.activation((tokens, width), dtype), 1.0, 1e-3),
             "w13": draw.matrix((experts, 2 * inner, width), dtype, width),
             "w2": draw.matrix((experts, width, inner), dtype, inner),
             "topk_weights": weights.to(draw.device),
             "topk_ids": ids.int().to(draw.device),
         }
+
+    def rerandomise(self, workload: Workload, entries: Entries) -> Rearrangement:
+        """The tokens of every set in another order. They stay together: a set's tokens share its hit experts, and so its work.
+
+        Nothing passes through the activation unchanged, and routing weights must sum to one. So of one token only the place changes.
+        """
+        tokens = workload.sizes["T"]
+        rows = Rows(entries.whole() * tokens + entries.permutations(tokens))
+        return Rearrangement({"hidden_states": rows, "topk_weights": rows, "topk_ids": rows}, {"out": rows})
 
     def oracle(self, args: Mapping[str, Value]) -> dict[str, torch.Tensor]:
         x, w13, w2, weights, ids = (_tensor(args, n) for n in ("hidden_states", "w13", "w2", "topk_weights", "topk_ids"))
@@ -70,6 +88,30 @@ class FusedExperts(Task):
             result = (torch.nn.functional.silu(gate) * up) @ w2[expert].double().T
             out[tokens] += result * weights[tokens, slots].double()[:, None]
         return {"out": out}
+
+    def groups(self, args: Mapping[str, Value]) -> dict[str, dict[str, torch.Tensor]]:
+        """Tokens by the expert with the largest weight."""
+        weights, ids = _tensor(args, "topk_weights"), _tensor(args, "topk_ids")
+        return {"out": {"expert": ids.gather(1, weights.argmax(1, keepdim=True)).flatten().long()}}
+
+    def unused(self, args: Mapping[str, Value]) -> dict[str, torch.Tensor]:
+        """Weights of experts without tokens."""
+        weights = _tensor(args, "w13")
+        mask = torch.ones(len(weights), 1, 1, dtype=torch.bool, device=weights.device)
+        mask[_hit(_tensor(args, "topk_ids"))] = False
+        return {"w13": mask, "w2": mask}
+
+    def perturbed(self, args: Mapping[str, Value], rng: random.Random) -> dict[str, dict[str, Value]]:
+        """The first choice of one token goes to an expert that it had not chosen."""
+        ids, weights = _tensor(args, "topk_ids").clone(), _tensor(args, "topk_weights")
+        if not len(ids):
+            return {}
+        token = rng.randrange(len(ids))
+        others = sorted(set(range(len(_tensor(args, "w13")))) - set(ids[token].tolist()))
+        if not others:
+            return {}
+        ids[token, weights[token].argmax()] = rng.choice(others)
+        return {"the first expert of one token": {**args, "topk_ids": ids}}
 
     def cost(self, workload: Workload, args: Mapping[str, Value]) -> Cost:
         tokens, width, top_k, inner = (workload.sizes[name] for name in ("T", "H", "k", "I"))

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
 import msgspec
 import torch
 
+from ...rearrange import Rearrangement, Rows
 from ...task import N1, Baseline, Cost, Gate, Input, Metadata, Output, Scalar, Task, Workload
 from ...types import Regime
 
 if TYPE_CHECKING:
+    from ...rearrange import Entries
     from ...recipes import Draw
     from ...task import Range, Value
 
@@ -54,6 +57,10 @@ class GqaDecode(Task):
     )
     regimes = (Regime.REALISTIC, Regime.SKEWED, Regime.EMPTY)
     ragged: ClassVar[Mapping[str, Mapping[str, Range]]] = {"cpu": {"B": (1, 10)}, "cuda": {"B": (1, 80)}}
+    variants: ClassVar[Mapping[str, tuple[Mapping[str, int], ...]]] = {
+        "cpu": ({"q": 4, "kv": 4}, {"q": 8, "kv": 4, "d": 64}, {"q": 16, "kv": 4}),
+        "cuda": ({"q": 16, "kv": 8, "d": 128}, {"q": 32, "kv": 4, "d": 128}, {"q": 8, "kv": 8, "d": 64}),
+    }
     batch = "B"
 
     def complete(self, sizes: Mapping[str, int]) -> dict[str, int]:
@@ -74,7 +81,7 @@ class GqaDecode(Task):
         # Like any parameter the scale is not the obvious one, so that a kernel that derives it from d fails.
         factor = 1.0 if draw.regime is Regime.NORMAL else 0.8 + 0.4 * float(torch.rand((), generator=draw.host))
         return {
-            "q": draw.activation((batch, heads, width), dtype),
+            "q": draw.vary_rows(draw.activation((batch, heads, width), dtype), 4.0, 1e-3),
             "k_cache": draw.activation((pool, page, kv_heads, width), dtype),
             "v_cache": draw.activation((pool, page, kv_heads, width), dtype),
             "kv_indptr": indptr.to(draw.device),
@@ -82,6 +89,13 @@ class GqaDecode(Task):
             "last_page_len": (lengths - (counts - 1) * page).int().to(draw.device),
             "sm_scale": factor / math.sqrt(width),
         }
+
+    def rerandomise(self, workload: Workload, entries: Entries) -> Rearrangement:
+        """Sequences of equal length exchanged between sets, their places in the batch and their pages drawn anew.
+
+        A sign common to a sequence's query and keys cancels, and one of its values goes through to the output.
+        """
+        return _dealt(workload.sizes, entries)
 
     def oracle(self, args: Mapping[str, Value]) -> dict[str, torch.Tensor]:
         q, k_cache, v_cache = (_tensor(args, name) for name in ("q", "k_cache", "v_cache"))
@@ -100,6 +114,33 @@ class GqaDecode(Task):
             lse[b] = scores.logsumexp(-1).flatten() / math.log(2)
         return {"out": out, "lse": lse}
 
+    def groups(self, args: Mapping[str, Value]) -> dict[str, dict[str, torch.Tensor]]:
+        batch, heads = _tensor(args, "q").shape[:2]
+        head = torch.arange(heads).repeat(batch)
+        shared = heads // _tensor(args, "k_cache").shape[2]
+        kinds = {"head": head, "key-value head": head // shared, "sequence": torch.arange(batch).repeat_interleave(heads)}
+        return {"out": kinds, "lse": kinds}
+
+    def unused(self, args: Mapping[str, Value]) -> dict[str, torch.Tensor]:
+        """Slots of the caches that hold no token of any sequence, and the rest of the page list."""
+        cache, indices = _tensor(args, "k_cache"), _tensor(args, "kv_indices")
+        indptr = _tensor(args, "kv_indptr").long()
+        owned = torch.arange(len(indices), device=indices.device) < indptr[-1]
+        slot = torch.arange(cache.shape[1], device=cache.device)
+        free = torch.ones(cache.shape[:2], dtype=torch.bool, device=cache.device)
+        free[indices[owned].long()] = False
+        if len(indptr) > 1:
+            free[indices[indptr[1:] - 1].long()] = slot >= _tensor(args, "last_page_len")[:, None]
+        return {"k_cache": free[:, :, None, None], "v_cache": free[:, :, None, None], "kv_indices": ~owned}
+
+    def perturbed(self, args: Mapping[str, Value], rng: random.Random) -> dict[str, dict[str, Value]]:
+        """The pages in use are dealt out in reverse order."""
+        indices, used = _tensor(args, "kv_indices").clone(), int(_tensor(args, "kv_indptr")[-1])
+        if used < 2:
+            return {}
+        indices[:used] = indices[:used].flip(0)
+        return {"the page table": {**args, "kv_indices": indices}}
+
     def cost(self, workload: Workload, args: Mapping[str, Value]) -> Cost:
         batch, page, heads, kv_heads, width = (workload.sizes[name] for name in ("B", "page", "q", "kv", "d"))
         pages = int(_tensor(args, "kv_indptr")[-1])
@@ -107,6 +148,54 @@ class GqaDecode(Task):
         item = getattr(torch, workload.dtype).itemsize
         elements = 2 * tokens * kv_heads * width + 2 * batch * heads * width
         return Cost(bytes=elements * item + 4 * (batch * heads + pages + 2 * batch + 1), flops=4 * heads * width * tokens)
+
+
+def _dealt(sizes: Mapping[str, int], entries: Entries) -> Rearrangement:
+    """See `GqaDecode.rerandomise`. Below, s counts slots, b places in the batch, t places in the list of pages."""
+    batch, pool, page = (sizes[name] for name in ("B", "P", "page"))
+    starts, listed, last = (entries.stacks[name].long() for name in ("kv_indptr", "kv_indices", "last_page_len"))
+    counts = starts.diff(dim=1)
+    by_length = (counts * page + last).argsort(dim=1, stable=True)  # [sets, B]: the sets have the same lengths, in their own order
+    ranks = torch.where(entries.kept[:, None], by_length.argsort(1)[entries.order], entries.permutations(batch))
+    sets = entries.sets(batch).gather(1, ranks)  # [s, b]
+    sequences = by_length[sets, ranks]
+    indptr = torch.nn.functional.pad(counts[sets, sequences].cumsum(1), (1, 0))
+    place = torch.arange(pool, device=sets.device).expand(entries.slots, pool).contiguous()  # [s, t]
+    owner = torch.searchsorted(indptr[:, 1:].contiguous(), place, right=True).clamp_max(batch - 1)
+    used = place < indptr[:, -1:]
+    from_set = sets.gather(1, owner)
+    entry = starts[from_set, sequences.gather(1, owner)] + place - indptr.gather(1, owner)
+    source = torch.where(used, from_set * pool + listed[from_set, torch.where(used, entry, 0)], entries.whole() * pool)
+    pages = torch.where(entries.kept[:, None], _spread(listed[entries.order], used), entries.permutations(pool))
+    score_sign, value_sign = entries.signs(batch), entries.signs(batch)
+
+    def of_pages(sign: torch.Tensor) -> Rows:
+        """Physical page ``pages[s, t]`` gets page t of the list."""
+        return Rows(source.scatter(1, pages, source), torch.ones_like(place, dtype=torch.float32).scatter(1, pages, sign.gather(1, owner)))
+
+    query = sets * batch + sequences
+    return Rearrangement(
+        {
+            "q": Rows(query, score_sign), "k_cache": of_pages(score_sign), "v_cache": of_pages(value_sign),
+            "kv_indptr": indptr.int(), "kv_indices": torch.where(used, pages, 0).int(), "last_page_len": last[sets, sequences].int(),
+        },
+        {"out": Rows(query, value_sign), "lse": Rows(query)},
+    )
+
+
+def _spread(listed: torch.Tensor, used: torch.Tensor) -> torch.Tensor:
+    """Lists of pages ``[s, t]``, completed to permutations by the pages that they do not hold."""
+    taken = _taken(listed, used)
+    free = taken.int().argsort(dim=1, stable=True)  # pages that no list holds come first
+    rest = torch.arange(listed.shape[1], device=listed.device) - used.sum(1, keepdim=True)
+    return torch.where(used, listed, free.gather(1, rest.clamp_min(0)))
+
+
+def _taken(listed: torch.Tensor, used: torch.Tensor) -> torch.Tensor:
+    """Whether a page is in use, ``[s, pages]``."""
+    beyond = listed.shape[1]
+    marks = torch.zeros(len(listed), beyond + 1, dtype=torch.bool, device=listed.device)
+    return marks.scatter_(1, torch.where(used, listed, beyond), True)[:, :beyond]
 
 
 def _lengths(workload: Workload, draw: Draw) -> torch.Tensor:

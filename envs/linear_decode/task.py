@@ -39,14 +39,19 @@ class LinearDecode(Task):
         Baseline(name="compile", file="eager.py", compile=True),
     )
     ragged: ClassVar[Mapping[str, Mapping[str, Range]]] = {"cpu": {"M": (1, 64)}, "cuda": {"M": (1, 64)}}
+    variants: ClassVar[Mapping[str, tuple[Mapping[str, int], ...]]] = {
+        "cpu": ({"N": 1000, "K": 1408}, {"N": 640, "K": 2880}),
+        "cuda": ({"N": 5120, "K": 2880}, {"N": 2816, "K": 2048}, {"N": 1536, "K": 1408}),
+    }
     batch = "M"
+    independent_rows = True  # no signs: the bias would come back with the wrong one
 
     def inputs(self, workload: Workload, draw: Draw) -> dict[str, Value]:
         tokens, width, depth = (workload.sizes[size] for size in ("M", "N", "K"))
         dtype = getattr(torch, workload.dtype)
         return {
-            "x": draw.activation((tokens, depth), dtype),
-            "weight": draw.matrix((width, depth), dtype, depth),
+            "x": draw.vary_rows(draw.activation((tokens, depth), dtype), 4.0, 1e-3),
+            "weight": draw.matrix((width, depth), dtype, depth, one_sign=True),
             "bias": draw.normal((width,), dtype),
         }
 

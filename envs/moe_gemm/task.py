@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, ClassVar
 import msgspec
 import torch
 
+from ...rearrange import Rearrangement, Rows
 from ...task import Baseline, Cost, Input, Metadata, Output, Scalar, Task, Weight, Workload
 from ...types import Regime
 
 if TYPE_CHECKING:
+    from ...rearrange import Entries
     from ...recipes import Draw
     from ...task import Range, Value
 
@@ -57,6 +59,11 @@ class MoeGemm(Task):
     regimes = (Regime.REALISTIC, Regime.SKEWED, Regime.EMPTY)
     ragged: ClassVar[Mapping[str, Mapping[str, Range]]] = {"cpu": {"T": (1, 64)}, "cuda": {"T": (1, 5000)}}
 
+    variants: ClassVar[Mapping[str, tuple[Mapping[str, int], ...]]] = {
+        "cpu": ({"E": 11, "N": 200, "K": 144}, {"E": 32, "N": 120, "K": 352}),
+        "cuda": ({"E": 64, "k": 6, "N": 2816, "K": 2048}, {"E": 32, "k": 4, "N": 2880, "K": 2880}),
+    }
+
     def complete(self, sizes: Mapping[str, int]) -> dict[str, int]:
         """Rows R of C, rows M of A and capacity EM. Where ``down`` is 1 (the second GEMM) A already has a row per routed pair."""
         rows, block = sizes["T"] * sizes["k"], sizes["block"]
@@ -80,8 +87,8 @@ class MoeGemm(Task):
             ids = _balanced(sizes["T"], sizes["E"], sizes["k"], draw)
         sorted_ids, expert_ids, used = _align(ids.view(-1), sizes, draw)
         return {
-            "A": draw.activation((sizes["M"], sizes["K"]), dtype),
-            "B": draw.matrix((sizes["E"], sizes["N"], sizes["K"]), dtype, sizes["K"]),
+            "A": draw.vary_rows(draw.activation((sizes["M"], sizes["K"]), dtype), 4.0, 1e-3),
+            "B": draw.matrix((sizes["E"], sizes["N"], sizes["K"]), dtype, sizes["K"], one_sign=True),
             "topk_weights": weights.view(-1).to(draw.device),
             "sorted_token_ids": sorted_ids.int().to(draw.device),
             "expert_ids": expert_ids.int().to(draw.device),
@@ -91,6 +98,29 @@ class MoeGemm(Task):
             "block_size": sizes["block"],
         }
 
+    def rerandomise(self, workload: Workload, entries: Entries) -> Rearrangement:
+        """The tokens of every set in another order, each row of A times a sign and a power of two, and the aligned arrays to match.
+
+        Tokens stay with their set, whose hit experts are its work.
+        """
+        tokens, top_k, rows, depth = (workload.sizes[name] for name in ("T", "k", "R", "M"))
+        sets, source = entries.whole(), entries.permutations(tokens)
+        ranks = torch.arange(top_k, device=source.device)
+        row_source = (source[:, :, None] * top_k + ranks).flatten(1)
+        row_target = torch.full((entries.slots, rows + 1), rows, device=source.device)  # the last stands for padding
+        row_target[:, :rows] = row_source.argsort(1)
+        factor = entries.signs(depth) * entries.powers(depth)
+        of_rows = factor if workload.sizes["down"] else factor.repeat_interleave(top_k, 1)
+        weights, same = Rows(sets * rows + row_source), Rows(sets)
+        return Rearrangement(
+            {
+                "A": Rows(sets * depth + (row_source if workload.sizes["down"] else source), factor),
+                "topk_weights": weights, "sorted_token_ids": _relabelled(entries, row_target, workload.sizes["block"]),
+                "expert_ids": same, "num_tokens_post_padded": same,
+            },
+            {"C": Rows(weights.source, of_rows)},
+        )
+
     def oracle(self, args: Mapping[str, Value]) -> dict[str, torch.Tensor]:
         a, b, weights = (_tensor(args, name) for name in ("A", "B", "topk_weights"))
         top_k = int(args["top_k"])
@@ -98,6 +128,29 @@ class MoeGemm(Task):
         for expert, rows in _rows_by_expert(args):
             out[rows] = a[rows // top_k].double() @ b[expert].double().T
         return {"C": out * weights.double()[:, None] if args["mul_routed_weight"] else out}
+
+    def groups(self, args: Mapping[str, Value]) -> dict[str, dict[str, torch.Tensor]]:
+        expert = torch.zeros(_tensor(args, "topk_weights").numel(), dtype=torch.int64)
+        for number, rows in _rows_by_expert(args):
+            expert[rows.cpu()] = number
+        return {"C": {"expert": expert}}
+
+    def unused(self, args: Mapping[str, Value]) -> dict[str, torch.Tensor]:
+        """Weights of experts without rows."""
+        weights = _tensor(args, "B")
+        mask = torch.ones(len(weights), 1, 1, dtype=torch.bool, device=weights.device)
+        mask[[expert for expert, _ in _rows_by_expert(args)]] = False
+        return {"B": mask}
+
+    def perturbed(self, args: Mapping[str, Value], rng: random.Random) -> dict[str, dict[str, Value]]:
+        """Two rows of different experts change places."""
+        owners = _rows_by_expert(args)
+        if len(owners) < 2:
+            return {}
+        one, other = (rows[rng.randrange(len(rows))] for _, rows in rng.sample(owners, 2))
+        slots = _tensor(args, "sorted_token_ids")
+        swapped = torch.where(slots == one, other.to(slots.dtype), torch.where(slots == other, one.to(slots.dtype), slots))
+        return {"the experts of two rows": {**args, "sorted_token_ids": swapped}}
 
     def cost(self, workload: Workload, args: Mapping[str, Value]) -> Cost:
         sizes, item = workload.sizes, getattr(torch, workload.dtype).itemsize
@@ -127,6 +180,17 @@ def _align(flat: torch.Tensor, sizes: Mapping[str, int], draw: Draw) -> tuple[to
     used = int(blocks.sum())
     expert_ids[:used] = torch.arange(experts).repeat_interleave(blocks)
     return sorted_ids, expert_ids, used * block
+
+
+def _relabelled(entries: Entries, target: torch.Tensor, block: int) -> torch.Tensor:
+    """Aligned rows under their new numbers (`target`, by old number), in ascending order inside every expert: int32 ``[slots, EM]``."""
+    ids = entries.stacks["sorted_token_ids"][entries.order].long()
+    experts = entries.stacks["expert_ids"][entries.order].long().repeat_interleave(block, 1)
+    used = entries.stacks["num_tokens_post_padded"][entries.order].long()
+    beyond = torch.arange(ids.shape[1], device=ids.device) >= used
+    span = target.shape[1]
+    keys = torch.where(beyond, span * span, experts * span) + target.gather(1, ids)
+    return (keys.sort(1).values % span).int()
 
 
 def _rows_by_expert(args: Mapping[str, Value]) -> list[tuple[int, torch.Tensor]]:

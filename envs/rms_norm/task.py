@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
+from ...rearrange import Rearrangement, Rows
 from ...task import Baseline, Cost, Input, Output, Scalar, Task, Weight, Workload
-from ...types import Regime
 
 if TYPE_CHECKING:
+    from ...rearrange import Entries
     from ...recipes import Draw
-    from ...task import Value
+    from ...task import Range, Value
+
+LARGE, SMALL = 1e4, 1e-4
+"""Scales of some rows: squares that only float32 holds, and rows in which the epsilon counts."""
 
 
 class RmsNorm(Task):
@@ -41,16 +45,25 @@ class RmsNorm(Task):
         Baseline(name="flashinfer", file="flashinfer.py", devices=("cuda",), requires="flashinfer"),
         Baseline(name="liger", file="liger.py", devices=("cuda",), requires="liger_kernel"),
     )
-    ragged = {"cpu": {"T": (1, 700)}, "cuda": {"T": (1, 6000)}}
+    ragged: ClassVar[Mapping[str, Mapping[str, Range]]] = {"cpu": {"T": (1, 700)}, "cuda": {"T": (1, 6000)}}
+    variants: ClassVar[Mapping[str, tuple[Mapping[str, int], ...]]] = {
+        "cpu": ({"H": 128}, {"H": 1536}, {"H": 2880}), "cuda": ({"H": 128}, {"H": 1536}, {"H": 2880}, {"H": 5120}, {"H": 7168})
+    }
 
     def inputs(self, workload: Workload, draw: Draw) -> dict[str, Value]:
         tokens, width = workload.sizes["T"], workload.sizes["H"]
         dtype = getattr(torch, workload.dtype)
-        x = draw.activation((tokens, width), dtype)
-        if draw.regime is not Regime.NORMAL:
-            # Padding slots of a CUDA graph hold rows this small; in them alone can the output show a wrong epsilon.
-            x[(tokens - 1) % 16 :: 16] *= 1e-3
-        return {"input": x, "weight": draw.parameter((width,), dtype), "epsilon": 1e-5}
+        return {
+            "input": draw.vary_rows(draw.activation((tokens, width), dtype), LARGE, SMALL),
+            "weight": draw.parameter((width,), dtype),
+            "epsilon": 1e-5,
+        }
+
+    def rerandomise(self, workload: Workload, entries: Entries) -> Rearrangement:
+        """Rows dealt out anew, each with either sign: a row's sign goes through the norm."""
+        tokens = workload.sizes["T"]
+        rows = Rows(entries.rows(tokens), entries.signs(tokens))
+        return Rearrangement({"input": rows}, {"out": rows})
 
     def oracle(self, args: Mapping[str, Value]) -> dict[str, torch.Tensor]:
         x, weight, epsilon = args["input"], args["weight"], args["epsilon"]

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, ClassVar
 import msgspec
 import torch
 
+from ...rearrange import Rearrangement, Rows
 from ...task import Baseline, Cost, InOut, Metadata, Scalar, Task, Weight, Workload
 
 if TYPE_CHECKING:
+    from ...rearrange import Entries
     from ...recipes import Draw
     from ...task import Range, Value
 
@@ -50,6 +52,11 @@ class Rope(Task):
     )
     ragged: ClassVar[Mapping[str, Mapping[str, Range]]] = {"cpu": {"T": (1, 400)}, "cuda": {"T": (1, 6000)}}
 
+    variants: ClassVar[Mapping[str, tuple[Mapping[str, int], ...]]] = {
+        "cpu": ({"q": 16, "kv": 2, "d": 256}, {"q": 7, "kv": 1, "d": 128}, {"q": 12, "kv": 12, "d": 64}),
+        "cuda": ({"q": 16, "kv": 2, "d": 256}, {"q": 7, "kv": 1, "d": 128}, {"q": 40, "kv": 8, "d": 128}, {"q": 12, "kv": 12, "d": 64}),
+    }
+
     def hidden_workloads(self, device: str, rng: random.Random, count: int) -> list[Workload]:
         """As every task's, with both styles in turn: a kernel that knows one must not pass by the luck of the draw."""
         drawn = super().hidden_workloads(device, rng, count)
@@ -65,12 +72,20 @@ class Rope(Task):
         head_size = sizes["d"]
         return {
             "positions": _positions(draw, sizes["T"], sizes["P"], int(params.get("run", 1))),
-            "query": draw.activation((sizes["T"], sizes["q"] * head_size), dtype),
-            "key": draw.activation((sizes["T"], sizes["kv"] * head_size), dtype),
+            "query": draw.vary_rows(draw.activation((sizes["T"], sizes["q"] * head_size), dtype), 100.0, 1e-3),
+            "key": draw.vary_rows(draw.activation((sizes["T"], sizes["kv"] * head_size), dtype), 100.0, 1e-3),
             "head_size": head_size,
             "cos_sin_cache": draw.weight(lambda: _cache(draw, sizes["P"], head_size, params.get("theta", 10000.0))),
             "is_neox": bool(params.get("neox", 1)),
         }
+
+    def rerandomise(self, workload: Workload, entries: Entries) -> Rearrangement:
+        """Runs of consecutive positions dealt out anew, query and key each times a sign and a power of two: a rotation is linear."""
+        tokens, run = workload.sizes["T"], min(int(workload.params.get("run", 1)), workload.sizes["P"])
+        runs = tokens // run if tokens % run == 0 else 1
+        index = entries.rows(runs)
+        query, key = (Rows(index, entries.signs(runs) * entries.powers(runs)) for _ in range(2))
+        return Rearrangement({"positions": Rows(index), "query": query, "key": key}, {"query": query, "key": key})
 
     def oracle(self, args: Mapping[str, Value]) -> dict[str, torch.Tensor]:
         cache, head_size = _tensor(args, "cos_sin_cache"), int(args["head_size"])
@@ -87,6 +102,29 @@ class Rope(Task):
                 rotated = torch.stack((a * cos - b * sin, b * cos + a * sin), dim=-1)
             outputs[name] = rotated.reshape(x.shape)
         return outputs
+
+    def groups(self, args: Mapping[str, Value]) -> dict[str, dict[str, torch.Tensor]]:
+        found = {}
+        for name in ("query", "key"):
+            tokens, width = _tensor(args, name).shape
+            found[name] = {"head": torch.arange(width // int(args["head_size"])).repeat(tokens)}
+        return found
+
+    def unused(self, args: Mapping[str, Value]) -> dict[str, torch.Tensor]:
+        """Rows of the cache that no token names."""
+        cache = _tensor(args, "cos_sin_cache")
+        mask = torch.ones(len(cache), 1, dtype=torch.bool, device=cache.device)
+        mask[_tensor(args, "positions")] = False
+        return {"cos_sin_cache": mask}
+
+    def perturbed(self, args: Mapping[str, Value], rng: random.Random) -> dict[str, dict[str, Value]]:
+        """One token moves by half of the cache."""
+        positions, limit = _tensor(args, "positions").clone(), len(_tensor(args, "cos_sin_cache"))
+        if not len(positions) or limit < 2:
+            return {}
+        token = rng.randrange(len(positions))
+        positions[token] = (positions[token] + limit // 2) % limit
+        return {"the position of one token": {**args, "positions": positions}}
 
     def cost(self, workload: Workload, args: Mapping[str, Value]) -> Cost:
         sizes = workload.sizes

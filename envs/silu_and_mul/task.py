@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
+from ...rearrange import Rearrangement, Rows
 from ...task import Baseline, Cost, Input, Output, Task, Workload
 
 if TYPE_CHECKING:
+    from ...rearrange import Entries
     from ...recipes import Draw
     from ...task import Range, Value
 
@@ -37,10 +39,19 @@ class SiluAndMul(Task):
         Baseline(name="flashinfer", file="flashinfer.py", devices=("cuda",), requires="flashinfer"),
     )
     ragged: ClassVar[Mapping[str, Mapping[str, Range]]] = {"cpu": {"T": (1, 300)}, "cuda": {"T": (1, 6000)}}
+    variants: ClassVar[Mapping[str, tuple[Mapping[str, int], ...]]] = {
+        "cpu": ({"I": 1408}, {"I": 2880}, {"I": 9728}), "cuda": ({"I": 1408}, {"I": 2880}, {"I": 9728}, {"I": 18432})
+    }
 
     def inputs(self, workload: Workload, draw: Draw) -> dict[str, Value]:
         tokens, width = workload.sizes["T"], workload.sizes["I"]
-        return {"input": draw.activation((tokens, 2 * width), getattr(torch, workload.dtype))}
+        return {"input": draw.vary_rows(draw.activation((tokens, 2 * width), getattr(torch, workload.dtype)), 100.0, 1e-3)}
+
+    def rerandomise(self, workload: Workload, entries: Entries) -> Rearrangement:
+        """Rows dealt out anew, the second half of each times a sign and a power of two: the product is linear in it."""
+        tokens = workload.sizes["T"]
+        index, factor = entries.rows(tokens), entries.signs(tokens) * entries.powers(tokens)
+        return Rearrangement({"input": Rows(index, factor, first=workload.sizes["I"])}, {"out": Rows(index, factor)})
 
     def oracle(self, args: Mapping[str, Value]) -> dict[str, torch.Tensor]:
         gate, up = _tensor(args, "input").double().chunk(2, dim=-1)

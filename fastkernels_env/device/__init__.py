@@ -6,9 +6,9 @@ import functools
 import shutil
 import subprocess
 
-from .base import Arena, Clock, Device, DeviceError
+from .base import Arena, Clock, Device, DeviceError, MissingTool
 
-__all__ = ["Arena", "Clock", "Device", "DeviceError", "open_device", "resolve"]
+__all__ = ["Arena", "Clock", "Device", "DeviceError", "MissingTool", "open_device", "resolve"]
 
 
 @functools.cache

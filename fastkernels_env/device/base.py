@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import abc
 import contextlib
+import fcntl
+import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
@@ -18,12 +20,24 @@ class DeviceError(Exception):
     """The device cannot be used; a fault of the host, never of a submission."""
 
 
+class MissingTool(DeviceError):
+    """This host lacks something that has to be installed."""
+
+
 class ClockTimeout(Exception):
     """The worker did not answer before the deadline."""
 
 
 class ClockLost(Exception):
     """The worker's channel closed while the clock ran."""
+
+
+def fixed_file(name: str, nbytes: int) -> int:
+    """A memory file whose size nobody can change: where a worker cuts it short, the judge's next access would end the judge (SIGBUS)."""
+    descriptor = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    os.ftruncate(descriptor, nbytes)
+    fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
+    return descriptor
 
 
 class Arena(abc.ABC):
@@ -61,7 +75,8 @@ class Clock(abc.ABC):
 
     @abc.abstractmethod
     def run(
-        self, sequence: int, seconds: float, alive: Callable[[], bool], gather: Callable[[], torch.Tensor]
+        self, sequence: int, seconds: float, alive: Callable[[], bool], gather: Callable[[], torch.Tensor],
+        release: Callable[[], None] | None = None,
     ) -> tuple[float, torch.Tensor]:
         """Start an armed sequence and time it from outside.
 
@@ -70,6 +85,7 @@ class Clock(abc.ABC):
             seconds: Deadline.
             alive: Asked now and then while waiting; False ends the wait.
             gather: Reads the secret words of every timed output. The clock stops after it.
+            release: Lets a stopped worker go on, called after "go": it has no moment in which it runs and does not know.
 
         Returns:
             Seconds from "go" to the last gathered word, and the words.
@@ -100,6 +116,8 @@ class Device(abc.ABC):
     """Most bytes that a ring of 2K entries may take."""
     graph: bool
     """Whether timed sequences are captured into CUDA graphs."""
+    lone_us: float
+    """Calls that take less cannot be told from the round trip if they are made one at a time."""
     target_seconds: float
     """How long K calls should take, so that the clock's noise is small against them."""
 
@@ -129,7 +147,23 @@ class Device(abc.ABC):
 
     @abc.abstractmethod
     def settle(self) -> None:
-        """Called right before a timed block: let the judge's own work end."""
+        """Called right before a timed block: let the judge's own work end, and nothing stay in the cache that a worker pinned there."""
+
+    @abc.abstractmethod
+    def flush(self) -> None:
+        """Replace what the last-level cache holds."""
+
+    def clocks(self) -> dict[str, float]:
+        """Clocks and throttle reasons now; empty where the device does not tell."""
+        return {}
+
+    def steady(self, before: dict[str, float], after: dict[str, float]) -> bool:
+        """Whether two readings of `clocks` around a measurement say that it was taken under one regime."""
+        return True
+
+    def canary(self) -> float:
+        """Wall seconds of a fixed piece of the judge's own work on the device while no worker runs; 0.0 where time would say nothing."""
+        return 0.0
 
     def judging(self) -> AbstractContextManager[None]:
         """Held while an evaluation runs: what the judge must set in its own process, undone afterwards."""

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from ..types import DeviceInfo, Peaks
-from .base import Arena, Clock, ClockLost, ClockTimeout, Device
+from .base import Arena, Clock, ClockLost, ClockTimeout, Device, fixed_file
 
 _STOP = 0xFFFF
 _POLL_MS = 200
@@ -29,8 +29,7 @@ class CpuArena(Arena):
 
     def __init__(self, nbytes: int) -> None:
         self.size = max(-(-nbytes // mmap.PAGESIZE), 1) * mmap.PAGESIZE
-        self.descriptor = os.memfd_create("arena", os.MFD_CLOEXEC)
-        os.ftruncate(self.descriptor, self.size)
+        self.descriptor = fixed_file("arena", self.size)
         self._mapping = mmap.mmap(self.descriptor, self.size)
         self.view = torch.frombuffer(self._mapping, dtype=torch.uint8)
 
@@ -53,8 +52,7 @@ class CpuClock(Clock):
         self._socket, self._worker_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._socket.setblocking(False)
         self.go = self.done = self._worker_end.fileno()
-        self.page = os.memfd_create("page", os.MFD_CLOEXEC)
-        os.ftruncate(self.page, mmap.PAGESIZE)
+        self.page = fixed_file("page", mmap.PAGESIZE)
         self._poll = select.poll()
         self._poll.register(self._socket, select.POLLIN)
 
@@ -63,12 +61,15 @@ class CpuClock(Clock):
         self._wait(seconds, alive)
 
     def run(
-        self, sequence: int, seconds: float, alive: Callable[[], bool], gather: Callable[[], torch.Tensor]
+        self, sequence: int, seconds: float, alive: Callable[[], bool], gather: Callable[[], torch.Tensor],
+        release: Callable[[], None] | None = None,
     ) -> tuple[float, torch.Tensor]:
         """See `Clock.run`."""
         with _on_last_core():
             start = time.perf_counter()
             self._send(sequence + 1)
+            if release is not None:
+                release()
             self._wait(seconds, alive)
             words = gather()
             return time.perf_counter() - start, words
@@ -110,11 +111,13 @@ class CpuDevice(Device):
     kind = "cpu"
     torch_device = "cpu"
     graph = False
+    lone_us = 0.0
     target_seconds = 4e-3
     ring_limit = 768 << 20
 
     def __init__(self) -> None:
         self.cache_bytes = _last_level_cache()
+        self._waste: torch.Tensor | None = None
 
     def allocate(self, nbytes: int) -> Arena:
         """A memfd arena."""
@@ -164,6 +167,12 @@ class CpuDevice(Device):
 
     def settle(self) -> None:
         """Nothing to wait for: the judge has one thread (see `judging`)."""
+
+    def flush(self) -> None:
+        """Read a buffer as large as the cache."""
+        if self._waste is None:
+            self._waste = torch.ones(self.cache_bytes // 4)
+        self._waste.amax()
 
     @contextlib.contextmanager
     def judging(self) -> Iterator[None]:

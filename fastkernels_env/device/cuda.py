@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import mmap
 import os
 import struct
-import subprocess
 import time
 from collections.abc import Callable
 
@@ -15,11 +13,15 @@ import torch
 
 from .. import _cuda
 from ..types import DeviceInfo, Peaks
-from .base import Arena, Clock, ClockLost, ClockTimeout, Device, DeviceError
+from . import nvml
+from .base import Arena, Clock, ClockLost, ClockTimeout, Device, DeviceError, fixed_file
 
 _STOP = 0xFFFF
 _WORD = struct.Struct("<Q")
 _CHECK_EVERY = 4096
+_STEADY = 0.03
+"""Largest relative change of a clock within one measurement."""
+_CANARY_PRODUCTS = 20
 
 _PUBLISHED = {
     "H200": Peaks(copy_bytes_per_s=4.8e12, flops_per_s={"bfloat16": 990e12, "float16": 990e12, "float32": 67e12, "float8": 1980e12}),
@@ -50,8 +52,7 @@ class CudaClock(Clock):
     def __init__(self) -> None:
         self.go = os.eventfd(0, os.EFD_CLOEXEC)
         self.done = os.eventfd(0, os.EFD_CLOEXEC)
-        self.page = os.memfd_create("page", os.MFD_CLOEXEC)
-        os.ftruncate(self.page, mmap.PAGESIZE)
+        self.page = fixed_file("page", mmap.PAGESIZE)
         self._page = mmap.mmap(self.page, mmap.PAGESIZE)
 
     def start(self, seconds: float, alive: Callable[[], bool]) -> None:
@@ -59,7 +60,8 @@ class CudaClock(Clock):
         self._wait(seconds, alive)
 
     def run(
-        self, sequence: int, seconds: float, alive: Callable[[], bool], gather: Callable[[], torch.Tensor]
+        self, sequence: int, seconds: float, alive: Callable[[], bool], gather: Callable[[], torch.Tensor],
+        release: Callable[[], None] | None = None,
     ) -> tuple[float, torch.Tensor]:
         """See `Clock.run`."""
         page = self._page
@@ -67,6 +69,8 @@ class CudaClock(Clock):
         _WORD.pack_into(page, 8, 0)
         start = time.perf_counter()
         _WORD.pack_into(page, 0, sequence + 1)
+        if release is not None:
+            release()
         self._wait(seconds, alive)
         words = gather()
         return time.perf_counter() - start, words
@@ -99,8 +103,8 @@ class CudaDevice(Device):
 
     kind = "cuda"
     graph = True
+    lone_us = 40.0
     target_seconds = 1e-3
-    ring_limit = 14 << 30
 
     def __init__(self) -> None:
         try:
@@ -111,6 +115,10 @@ class CudaDevice(Device):
             raise DeviceError(f"the CUDA device cannot be opened: {error}") from error
         self.torch_device = f"cuda:{self.index}"
         self.cache_bytes = self.properties.L2_cache_size
+        self.ring_limit = min(14 << 30, self.properties.total_memory // 8)  # beside it: another ring, its sets, and copies of outputs
+        self._waste: torch.Tensor | None = None
+        self._canary: tuple[torch.Tensor, torch.Tensor] | None = None
+        _cuda.forbid_persisting_l2()
 
     def allocate(self, nbytes: int) -> Arena:
         """A `cuMemCreate` arena.
@@ -132,7 +140,7 @@ class CudaDevice(Device):
         """Name, UUID, memory and L2 sizes, clocks and throttle reasons."""
         return DeviceInfo(
             kind="cuda", name=self.properties.name, uuid=str(self.properties.uuid), cores=self.properties.multi_processor_count,
-            memory_bytes=self.properties.total_memory, cache_bytes=self.cache_bytes, clocks=_clocks(self.index),
+            memory_bytes=self.properties.total_memory, cache_bytes=self.cache_bytes, clocks=self.clocks(),
         )
 
     def published_peaks(self) -> Peaks | None:
@@ -160,8 +168,41 @@ class CudaDevice(Device):
         torch.cuda.synchronize()
 
     def settle(self) -> None:
-        """Wait for the judge's own kernels."""
+        """Wait for the judge's own kernels, and end the privilege of every persisting line in the L2."""
         torch.cuda.synchronize()
+        _cuda.reset_persisting_l2()
+
+    def flush(self) -> None:
+        """Read a buffer of twice the L2: a write would leave lines behind that the next kernel has to write back."""
+        if self._waste is None:
+            self._waste = torch.zeros(2 * self.cache_bytes // 4, dtype=torch.int32, device=self.torch_device)
+        self._waste.amax()
+
+    def clocks(self) -> dict[str, float]:
+        """SM and memory clock, power, temperature, throttle reasons."""
+        return nvml.clocks(str(self.properties.uuid))
+
+    def steady(self, before: dict[str, float], after: dict[str, float]) -> bool:
+        """Whether clocks stayed within `_STEADY` of each other and nothing slowed the device down."""
+        told = [name for name in ("sm_mhz", "memory_mhz") if before.get(name) and name in after]
+        same = all(abs(after[name] / before[name] - 1) <= _STEADY for name in told)
+        slowed = (int(before.get("throttle_reasons", 0)) | int(after.get("throttle_reasons", 0))) & nvml.SLOWED
+        return same and not slowed
+
+    def canary(self) -> float:
+        """`_CANARY_PRODUCTS` bf16 products of 4096 cubed, about 4 ms.
+
+        Another process's kernel shares the device by turns of about 2 ms each, so that this takes about twice as long.
+        """
+        if self._canary is None:
+            a = torch.randn(4096, 4096, device=self.torch_device).bfloat16()
+            self._canary = a, torch.empty_like(a)
+        torch.cuda.synchronize()
+        start = time.perf_counter()
+        for _ in range(_CANARY_PRODUCTS):
+            torch.mm(self._canary[0], self._canary[0], out=self._canary[1])
+        torch.cuda.synchronize()
+        return time.perf_counter() - start
 
 
 def _median_seconds(function: Callable[[], object], repeats: int = 11) -> float:
@@ -176,24 +217,3 @@ def _median_seconds(function: Callable[[], object], repeats: int = 11) -> float:
         end.synchronize()
         times.append(start.elapsed_time(end) * 1e-3)
     return sorted(times)[repeats // 2]
-
-
-_CLOCK_FIELDS = {"clocks.sm": "sm_mhz", "clocks.mem": "memory_mhz", "power.draw": "power_w", "temperature.gpu": "temperature_c"}
-
-
-def _clocks(index: int) -> dict[str, float]:
-    """Clocks from nvidia-smi; empty where it does not answer."""
-    query = ",".join([*_CLOCK_FIELDS, "clocks_event_reasons.active"])
-    command = ["nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader,nounits", "-i", str(index)]
-    try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout
-    except (OSError, subprocess.SubprocessError):
-        return {}
-    values = [value.strip() for value in answer.strip().split(",")]
-    clocks: dict[str, float] = {}
-    for name, value in zip(_CLOCK_FIELDS.values(), values, strict=False):
-        with contextlib.suppress(ValueError):
-            clocks[name] = float(value)
-    with contextlib.suppress(ValueError, IndexError):
-        clocks["throttle_reasons"] = float(int(values[-1], 16))
-    return clocks

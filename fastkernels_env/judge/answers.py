@@ -1,17 +1,30 @@
 """Whether timed outputs are right: what a side has answered so far, set by set.
 
-The fp64 oracle of every output of every block would cost too much. So an output that is bit-identical to one already verified for the same
-inputs is right, and any other is compared with the oracle.
+The fp64 oracle of every output of every block would cost too much. So an output that is bit-identical to answers already verified,
+rearranged as the inputs were, is right, and any other is compared with the oracle.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 
-from .ring import InputSets
+from ..rearrange import Rows, gather
+from .cases import Case
+from .ring import Arrangement, InputSets
 from .verify import compare_output, is_poison
+
+_FAR = 0.1
+"""Relative error from which on a row is taken for the answer to another input, if there is one."""
+_MOSTLY = 0.5
+"""From this share of such rows on that are answers to other inputs, it is no honest mistake."""
+_EXAMPLES = 256
+_NARROW = 4
+"""Rows of fewer elements resemble each other."""
+_EQUAL = 1e-12
+_CHUNK = 1 << 22
 
 
 class TimedFailure(Exception):
@@ -32,62 +45,107 @@ class Answers:
     def __init__(self, sets: InputSets) -> None:
         self._sets = sets
         self._known: dict[str, torch.Tensor] = {}
-        """Outputs by name, ``[P, ...]`` by input set; valid where `_seen`."""
-        self._seen = torch.zeros(sets.geometry.slots, dtype=torch.bool, device=sets.device.torch_device)
+        """Outputs by name, ``[sets, ...]``; valid where `_seen` is the set's version."""
+        self._seen = torch.full_like(sets.version, -1)
 
-    def check(self, order: torch.Tensor, snapshot: dict[str, torch.Tensor]) -> None:
-        """Judge the outputs of a block.
+    def check(self, arrangement: Arrangement, slots: slice, snapshot: dict[str, torch.Tensor]) -> None:
+        """Judge the outputs of some slots.
 
         Args:
-            order: Input set of every slot (int64 ``[2K]``).
-            snapshot: Private copies of the outputs of the first slots, by name.
+            arrangement: What the slots held.
+            slots: Which.
+            snapshot: Private copies of their outputs, by name, ``[slots, ...]``.
 
         Raises:
             TimedFailure: An output is wrong.
         """
-        count = len(next(iter(snapshot.values())))
-        doubtful = ~self._seen[order[:count]]
+        known = self._seen == self._sets.version
+        doubtful = torch.zeros(len(next(iter(snapshot.values()))), dtype=torch.bool, device=known.device)
         for name, copies in snapshot.items():
             if name not in self._known:
-                self._known[name] = torch.empty((len(self._seen), *copies.shape[1:]), dtype=copies.dtype, device=copies.device)
-            doubtful |= ~_repeated(copies, self._known[name], order[:count])
-        for slot in doubtful.nonzero().flatten().tolist():
-            self._verify(int(order[slot]), slot, snapshot)
+                self._known[name] = torch.empty((len(known), *copies.shape[1:]), dtype=copies.dtype, device=copies.device)
+            rows = arrangement.moved.outputs[name].part(slots)
+            doubtful |= ~known[rows.source // rows.source.shape[1]].all(1)
+            doubtful |= ~_repeated(copies, self._known[name], rows)
+        first = slots.indices(len(known))[0]
+        for place in doubtful.nonzero().flatten().tolist():
+            self._verify(arrangement, first + place, place, snapshot)
 
-    def _verify(self, index: int, slot: int, snapshot: dict[str, torch.Tensor]) -> None:
-        case = self._sets.case(index)
+    def _verify(self, arrangement: Arrangement, slot: int, place: int, snapshot: dict[str, torch.Tensor]) -> None:
+        self.compare(self._sets.case(arrangement, slot), place, snapshot)
+        if bool(arrangement.kept[slot]):
+            index = int(arrangement.order[slot])
+            for name, copies in snapshot.items():
+                self._known[name][index] = copies[place]
+            self._seen[index] = self._sets.version[index]
+
+    def compare(self, case: Case, place: int, snapshot: dict[str, torch.Tensor]) -> None:
+        """Compare one entry's outputs with its oracle.
+
+        Raises:
+            TimedFailure: One is wrong.
+        """
         for name, copies in snapshot.items():
-            result = compare_output(self._sets.task, case, name, copies[slot])
+            result = compare_output(self._sets.task, case, name, copies[place])
             if not result.ok:
-                self._fail(name, slot, copies, result.describe())
-            self._known[name][index] = copies[slot]
-        self._seen[index] = True
+                self._fail(case, name, place, copies, result.describe())
 
-    def _fail(self, name: str, slot: int, copies: torch.Tensor, detail: str) -> None:
+    def _fail(self, case: Case, name: str, place: int, copies: torch.Tensor, detail: str) -> None:
         """A wrong timed output is a lie if it is the answer to other inputs or if nothing was written; else it is an honest error."""
-        where, actual = f"{name} of {self._sets.workload.name}", copies[slot]
-        old = self._known[name][self._seen]
-        others = torch.cat([copies[:slot], copies[slot + 1 :]])
+        where, actual = f"{name} of {self._sets.workload.name}", copies[place]
         if is_poison(actual) or bool(torch.isnan(actual).all()):
             raise TimedFailure(f"a timed call wrote nothing to {where}", tampered=True)
-        if bool(_rows_equal(old, actual.expand_as(old)).any()) or bool(_rows_equal(others, actual.expand_as(others)).any()):
+        others = [copies[:place], copies[place + 1 :]]
+        if name in self._known:
+            others += [self._known[name][index] for index in (self._seen >= 0).nonzero().flatten().tolist()]
+        if _is_elsewhere(actual, case.expected[name], others):
             raise TimedFailure(f"a timed call gave {where} the answer that belongs to other inputs", tampered=True)
         raise TimedFailure(f"a timed call was wrong: {where}: {detail}", tampered=False)
 
 
-def _repeated(copies: torch.Tensor, known: torch.Tensor, order: torch.Tensor) -> torch.Tensor:
-    """For each slot, whether its output is bit-identical to the one stored for its input set."""
+def _repeated(copies: torch.Tensor, known: torch.Tensor, rows: Rows) -> torch.Tensor:
+    """For each slot, whether its output is bit-identical to the known answers that belong there."""
     if copies.is_cuda:
-        return _rows_equal(copies, known[order])
-    pairs = zip(_bits(copies), order.tolist(), strict=True)
-    stored = _bits(known)
-    return torch.tensor([torch.equal(row, stored[index]) for row, index in pairs])
+        return _same(copies, gather(known, rows))
+    places = (slice(place, place + 1) for place in range(len(copies)))
+    return torch.tensor([torch.equal(_bits(copies[place]), _bits(gather(known, rows.part(place)))) for place in places])
 
 
-def _rows_equal(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+def _same(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """For each index of dimension 0, whether all bytes are equal (NaN equals NaN)."""
     same = _bits(a) == _bits(b)
     return same.reshape(a.shape[0], math.prod(a.shape[1:])).all(1)  # not -1: there may be no rows
+
+
+def _is_elsewhere(actual: torch.Tensor, expected: torch.Tensor, others: Sequence[torch.Tensor]) -> bool:
+    """Whether rows of a wrong output occur in answers to other inputs, up to sign and a power of two."""
+    if not actual.is_floating_point() or not actual.dim() or actual.shape[-1] < _NARROW:
+        return False
+    width = actual.shape[-1]
+    error = (actual.double() - expected).reshape(-1, width).nan_to_num(math.inf).norm(dim=1)
+    wrong = (error > _FAR * expected.reshape(-1, width).norm(dim=1)).nonzero().flatten()[:_EXAMPLES]
+    marks = _marks(actual.reshape(-1, width)[wrong])
+    marks = marks[marks != 0]
+    if not len(marks):
+        return False
+    known = torch.cat([_marks(other.reshape(-1, width)) for other in others])
+    nearest = (known[:, None] - marks).abs().amin(0) if len(known) else torch.full_like(marks, math.inf)
+    return int((nearest <= _EQUAL * marks.abs()).sum()) >= _MOSTLY * len(marks)
+
+
+def _marks(rows: torch.Tensor) -> torch.Tensor:
+    """One number per row that neither its sign nor a power of two changes (float64 ``[rows]``): a projection on a fixed direction."""
+    generator = torch.Generator(rows.device).manual_seed(0)
+    direction = torch.rand(rows.shape[1], dtype=torch.float64, device=rows.device, generator=generator)
+    step = max(_CHUNK // max(rows.shape[1], 1), 1)
+    marks = [_mark(rows[first : first + step], direction) for first in range(0, len(rows), step)]
+    return torch.cat(marks) if marks else direction[:0]
+
+
+def _mark(rows: torch.Tensor, direction: torch.Tensor) -> torch.Tensor:
+    values = rows.double().nan_to_num(0.0, 0.0, 0.0)
+    projected = torch.ldexp((values * direction).sum(1).abs(), -torch.frexp(values.abs().amax(1)).exponent)
+    return projected * (values != values[:, :1]).any(1)  # rows of one value, poison among them, belong to nobody
 
 
 def _bits(tensor: torch.Tensor) -> torch.Tensor:

@@ -134,6 +134,16 @@ class BaselinePool:
         self._reports[str(task.folder)][name] = BaselineReport(name=name, status="failed", detail=error.summary)
         self._deaths[str(task.folder), name] += 1 if isinstance(error, WorkerDied) else _MOST_DEATHS
 
+    def sessions(self) -> list[WorkerSession]:
+        """Every living worker of a baseline, of other tasks too."""
+        return [contestant.session for living in self._tasks.values() for contestant in living.values()]
+
+    def reopen(self, task: Task, baseline: Baseline) -> Contestant | None:
+        """Start a baseline anew that was dropped; None if it does not come up."""
+        living, reports = self._tasks[str(task.folder)], self._reports[str(task.folder)]
+        self._open(task, baseline, living, reports)
+        return living.get(baseline.name)
+
     def _is_due(self, task: str, report: BaselineReport | None) -> bool:
         """Whether a baseline that is not up should be started."""
         if report is None or report.status == "skipped":

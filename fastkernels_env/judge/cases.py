@@ -11,7 +11,7 @@ import torch
 from ..recipes import Draw
 from ..task import Role, Task, TaskError, Workload, dtype_of, shape_of
 from ..types import Regime
-from .errors import JudgeFault
+from .errors import JudgeFault, LastingFault
 
 if TYPE_CHECKING:
     from ..task import Value
@@ -25,12 +25,14 @@ class Case(NamedTuple):
         regime: How the inputs were drawn.
         args: Values of all arguments but the outputs.
         expected: Oracle by output name, float64 or integers.
+        seed: What it was drawn from; places and canaries follow from it too.
     """
 
     workload: Workload
     regime: Regime
     args: dict[str, Value]
     expected: dict[str, torch.Tensor]
+    seed: int = 0
 
     def describe(self) -> str:
         """Sizes, dtype and regime."""
@@ -69,8 +71,17 @@ def make_case(
         if oracle:
             _check_oracle(task, workload, expected)
     except Exception as error:
-        raise JudgeFault(f"task {name!r} is broken on {workload.name} ({regime.value}): {type(error).__name__}: {error}") from error
-    return Case(workload, regime, args, expected)
+        raise _fault(error, f"{workload.name} ({regime.value})", name) from error
+    return Case(workload, regime, args, expected, seed)
+
+
+def _fault(error: Exception, where: str, task: str) -> JudgeFault:
+    """What a task's own code raised, as a fault."""
+    if isinstance(error, torch.AcceleratorError):
+        return JudgeFault(f"the judge lost its device while it drew inputs of {task!r} on {where}: {error}")
+    if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error):
+        return JudgeFault(f"the reference of task {task!r} ran out of memory on {where}: {error}")
+    return LastingFault(f"task {task!r} is broken on {where}: {type(error).__name__}: {error}")
 
 
 def _check_inputs(task: Task, workload: Workload, args: dict[str, Value]) -> None:
@@ -93,6 +104,8 @@ def _check_oracle(task: Task, workload: Workload, expected: dict[str, torch.Tens
         _fits(f"oracle()[{arg.name!r}]", expected[arg.name], shape_of(arg, workload.sizes), None)
         if expected[arg.name].is_floating_point() and expected[arg.name].dtype is not torch.float64:
             raise TaskError(f"oracle()[{arg.name!r}] must be float64, it is {expected[arg.name].dtype}")
+        if arg.ties and arg.ties not in expected:
+            raise TaskError(f"oracle() returns no {arg.ties!r}, the scores that {arg.name!r} names")
 
 
 def _fits(what: str, value: torch.Tensor, shape: tuple[int, ...], dtype: str | None) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..types import Artifact, Regime, Speedup, Timing
+from .attempts import Attempts, Tampering
 from .cases import derive_seed, make_case
 from .ring import InputSets
 from .scope import CALL_SECONDS, Scope
 from .score import speedup
-from .timing import Entrant, draw_sets, measure
+from .timing import Measurement, draw_sets
 from .verify import case_layout, run_case
 
 if TYPE_CHECKING:
@@ -51,24 +52,35 @@ class Contest:
         Raises:
             TimedFailure: A timed output was wrong.
             WorkerError: The submission raised, died or hung.
-            JudgeFault: No baseline is left.
+            JudgeFault: No baseline is left, or the device is not quiet.
         """
-        scope, checks = self.scope, self.scope.checks
+        scope = self.scope
         contestants = scope.judge.contestants(scope.task, scope.effort.compiled)
-        candidate = Entrant("candidate", session, artifact.has_plan, verified=True)
-        plan = scope.effort.plan(scope.kind)
-        measured = []
-        for workload in scope.public_workloads():
-            seed, sets = derive_seed(scope.seed, "ring"), self._sets.pop(workload.name, None)
-            measured.append(measure(scope.judge, scope.task, workload, seed, plan, candidate, contestants, sets))
-            self.timings.append(measured[-1].timing)
-            self.setup_us |= measured[-1].setup_us
+        attempts = Attempts(scope, session, artifact)
+        try:
+            measured = []
+            for workload in scope.public_workloads():
+                measured.append(attempts.measure(workload, contestants, self._sets.pop(workload.name, None)))
+                self.timings.append(measured[-1].timing)
+                self.setup_us |= measured[-1].setup_us
+            self._pass_checks(measured)
+            self._check_floor()
+            self.speedup = speedup([m.samples for m in measured], scope.judge.noise_floor)
+            if scope.effort.trace and scope.kind == "cuda":
+                self.own_kernel_share = self._trace(attempts.session, kernels)
+        except Tampering as evidence:
+            self.tampered = evidence.detail
+            scope.checks.failed(evidence.check, evidence.detail)
+        finally:
+            attempts.close()
+
+    def _pass_checks(self, measured: list[Measurement]) -> None:
+        checks = self.scope.checks
         checks.passed("timed_outputs")
         checks.passed("clock", "no output changed after the worker had said that it was done")
-        self._check_floor()
-        self.speedup = speedup([m.samples for m in measured], scope.judge.noise_floor)
-        if scope.effort.trace and scope.kind == "cuda":
-            self.own_kernel_share = self._trace(session, kernels)
+        checks.passed("quiet_device")
+        slowed = [f"{m.timing.workload}: {m.sealing.describe()}" for m in measured if m.sealing.added_us]
+        checks.passed("sealed_calls", f"the slower of the two scores on {'; '.join(slowed)}" if slowed else "")
 
     def _trace(self, session: WorkerSession, kernels: tuple[str, ...]) -> float | None:
         """Share of device time in the submission's own kernels, as its own process reports it."""

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 
 class JudgeFault(Exception):
-    """Ours: the reference, a baseline, the device or the judge itself. The outcome is `fault`."""
+    """Ours: the reference, a baseline, the device or the judge itself. The outcome is `fault`; a second attempt may help."""
+
+
+class LastingFault(JudgeFault):
+    """A fault that a second attempt cannot mend: the task is broken, or this host lacks what it needs."""
 
 
 class WorkerError(Exception):
@@ -29,6 +33,14 @@ class WorkerDied(WorkerError):
 
 class WorkerTimedOut(WorkerError):
     """No answer before the deadline."""
+
+
+class StepFailed(Exception):
+    """The submission raised in a step of the integrate gate, as its process reports; the worker lives on."""
+
+    def __init__(self, summary: str, kind: str) -> None:
+        super().__init__(summary)
+        self.summary, self.kind = summary, kind
 
 
 class CompileError(Exception):

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from ..device import Device
 from ..forkserver import ForkServer, worker_environment
-from ..protocol import MAX_REPLY, Channel, Closed, Ended, Kill, ServerReply, Spawn, Spawned
+from ..protocol import MAX_REPLY, Channel, Closed, Ended, Kill, Refused, ServerReply, Spawn, Spawned
+from ..sandbox.layers import Report, refusal
 from .errors import JudgeFault
 from .session import WorkerSession
 
@@ -29,41 +30,56 @@ class WorkerHost:
         device: The device that workers serve.
         cache: Folder in which trusted workers (baselines) keep compiled code.
         server: A fork server that was started ahead.
+
+    Attributes:
+        strict: Whether workers of submissions are refused that lack a layer of containment.
+        reports: What held the workers of submissions, one per worker since the list was last emptied.
     """
 
     def __init__(self, device: Device, cache: Path, server: ForkServer | None = None) -> None:
-        self.device, self.cache = device, cache
+        self.device, self.cache, self.strict = device, cache, False
+        self.reports: list[Report] = []
         self._ids = itertools.count(1)
         self._lock = threading.Lock()
         self._server = server or ForkServer(device.kind)
         self._closed = False
 
-    def spawn(self, *, trusted: bool = False) -> WorkerSession:
+    def spawn(self, *, trusted: bool = False, stack: bool = False) -> WorkerSession:
         """Fork a worker.
 
         Args:
-            trusted: A baseline: keeps its compile caches between evaluations.
+            trusted: A baseline: keeps its compile caches between evaluations, and is not confined.
+            stack: It will use the compile stack; the first such worker waits until the fork server has imported that.
 
         Raises:
-            JudgeFault: The host is closed, or the fork server is gone and could not be started again.
+            JudgeFault: The host is closed, the fork server is gone and could not be started again, no worker could be started, or it
+                lacks a layer of containment and `strict` is set.
         """
         scratch = Path(tempfile.mkdtemp(prefix="fastkernels-"))
         try:
-            return self._spawn(scratch, trusted)
+            return self._spawn(scratch, trusted, stack)
         except BaseException:  # an interrupt too: nobody else knows of the folder yet
             remove_scratch(scratch)
             raise
 
-    def _spawn(self, scratch: Path, trusted: bool) -> WorkerSession:
+    def _spawn(self, scratch: Path, trusted: bool, stack: bool) -> WorkerSession:
         worker, clock = next(self._ids), self.device.new_clock()
         judge_end, worker_end = socket.socketpair()
         log = os.memfd_create("log", os.MFD_CLOEXEC)
         environment = self._environment(scratch, trusted)
         fds = (worker_end.fileno(), clock.go, clock.done, clock.page, log)
-        reply = self._ask(Spawn(worker, self.device.kind, str(scratch), environment), fds)
+        reply = self._ask(Spawn(worker, self.device.kind, str(scratch), environment, trusted, stack), fds)
         worker_end.close()
+        if isinstance(reply, Refused):
+            raise JudgeFault(f"no worker could be started: {reply.why}")
         assert isinstance(reply, Spawned)
-        return WorkerSession(self, worker, reply.pid, Channel(judge_end, limit=MAX_REPLY), clock, log, scratch)
+        session = WorkerSession(self, worker, reply, Channel(judge_end, limit=MAX_REPLY), clock, log, scratch, trusted)
+        if not trusted:
+            if self.strict and reply.missing:
+                session.close()
+                raise JudgeFault(refusal(reply.missing))
+            self.reports.append(Report.of_tree(reply.missing))
+        return session
 
     def end(self, worker: int) -> Ended:
         """End a worker and every descendant of it; says how it ended."""
@@ -71,7 +87,7 @@ class WorkerHost:
         assert isinstance(reply, Ended)
         return reply
 
-    def _ask(self, request: Spawn | Kill, fds: tuple[int, ...] = ()) -> Spawned | Ended:
+    def _ask(self, request: Spawn | Kill, fds: tuple[int, ...] = ()) -> Spawned | Refused | Ended:
         with self._lock:
             if self._closed:
                 if isinstance(request, Kill):
@@ -89,11 +105,11 @@ class WorkerHost:
             except (Closed, TimeoutError) as error:
                 raise JudgeFault("the fork server ended twice while a worker was asked for") from error
 
-    def _exchange(self, request: Spawn | Kill, fds: tuple[int, ...]) -> Spawned | Ended:
+    def _exchange(self, request: Spawn | Kill, fds: tuple[int, ...]) -> Spawned | Refused | Ended:
         deadline = time.monotonic() + _START_SECONDS
         self._server.control.send(request, fds, deadline)
         reply, _ = self._server.control.receive(ServerReply, deadline)
-        assert isinstance(reply, Spawned | Ended)
+        assert isinstance(reply, Spawned | Refused | Ended)
         return reply
 
     def _environment(self, scratch: Path, trusted: bool) -> dict[str, str]:

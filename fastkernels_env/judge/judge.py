@@ -14,6 +14,7 @@ from ..types import BaselineReport, Peaks
 from ..versions import versions
 from .baselines import BaselinePool, Contestant
 from .host import WorkerHost
+from .quiet import Canary
 
 NOISE_FLOOR = {"cpu": 0.03, "cuda": 0.012}
 """Relative difference between two processes that run the same code, which no sampling inside them sees (see docs/measurements)."""
@@ -36,6 +37,7 @@ class Judge:
         self.host = WorkerHost(self.device, self.cache.folder, server)
         self.baselines = BaselinePool(self.host, self.device)
         self.noise_floor = NOISE_FLOOR[self.device.kind]
+        self.canary = Canary(self.device)
         self._record = self.cache.load()
 
     @property

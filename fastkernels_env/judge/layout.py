@@ -1,7 +1,8 @@
-"""Where the buffers of a set of calls lie inside an arena: aligned, with canary bytes on both sides of each."""
+"""Where the buffers of a set of calls lie inside an arena: with canary bytes on both sides of each, aligned, or on secret offsets."""
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -19,10 +20,12 @@ GUARD = 256
 
 
 class Slot(NamedTuple):
-    """The buffers of one call: references by argument name, and scalars."""
+    """The buffers of one call: references by argument name, scalars, and the bytes of the arena that are the call's own."""
 
     refs: dict[str, TensorRef]
     arguments: list[ArgValue]
+    start: int
+    end: int
 
 
 class Layout(NamedTuple):
@@ -32,16 +35,27 @@ class Layout(NamedTuple):
     size: int
 
 
-def plan_layout(task: Task, workload: Workload, values: Sequence[Mapping[str, Value]]) -> Layout:
-    """Place the arguments of ``len(values)`` calls of one workload.
+def plan_layout(task: Task, workload: Workload, values: Sequence[Mapping[str, Value]], seed: int | None = None) -> Layout:
+    """Place the arguments of ``len(values)`` calls of one workload; see `plan_calls`."""
+    return plan_calls(task, [(workload, call) for call in values], seed)
+
+
+def plan_calls(
+    task: Task, calls: Sequence[tuple[Workload, Mapping[str, Value]]], seed: int | None = None, share_weights: bool = False
+) -> Layout:
+    """Place the arguments of several calls.
 
     Args:
         task: Gives the signature.
-        workload: Completed sizes and dtype.
-        values: Per call, at least the scalar arguments' values.
+        calls: Workload (completed sizes and dtype) and argument values of each call; of tensors only their identity is looked at.
+        seed: Buffers start at offsets drawn from it, which keep `Task.alignment` and nothing more; None: all at `ALIGNMENT`.
+        share_weights: Weights that are the same tensor in two calls lie in one place, as in production.
     """
+    rng = random.Random(seed) if seed is not None else None
+    placed: dict[tuple[str, int], TensorRef] = {}
     position, slots = 0, []
-    for call in values:
+    for workload, call in calls:
+        start = position
         refs: dict[str, TensorRef] = {}
         arguments: list[ArgValue] = []
         for arg in task.signature:
@@ -49,12 +63,23 @@ def plan_layout(task: Task, workload: Workload, values: Sequence[Mapping[str, Va
                 value = call[arg.name]
                 assert not isinstance(value, torch.Tensor)
                 arguments.append(value)
+                continue
+            known = (arg.name, id(call.get(arg.name)))
+            if share_weights and arg.role is Role.WEIGHT and known in placed:
+                refs[arg.name] = placed[known]
             else:
-                refs[arg.name] = tensor_ref(arg, workload, position + GUARD)
-                position = _aligned(refs[arg.name].offset + extent_of(refs[arg.name]) + GUARD)
-                arguments.append(refs[arg.name])
-        slots.append(Slot(refs, arguments))
+                shift = task.alignment * rng.randrange(ALIGNMENT // task.alignment) if rng else 0
+                straight = tensor_ref(arg, workload, position + GUARD)
+                refs[arg.name] = placed[known] = _shifted(straight, shift)
+                # The room is the same whatever the shift, so that an arena fits both ways.
+                position = _aligned(straight.offset + extent_of(straight) + GUARD) + ALIGNMENT
+            arguments.append(refs[arg.name])
+        slots.append(Slot(refs, arguments, start, position))
     return Layout(slots, position)
+
+
+def _shifted(ref: TensorRef, shift: int) -> TensorRef:
+    return TensorRef(ref.arena, ref.offset + shift, ref.shape, ref.strides, ref.dtype)
 
 
 def tensor_ref(arg: Arg, workload: Workload, offset: int) -> TensorRef:

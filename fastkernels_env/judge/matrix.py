@@ -11,8 +11,10 @@ from ..device import Arena
 from ..types import Regime
 from .cases import Case, derive_seed, make_case
 from .errors import WorkerError
+from .overflow import verify_overflow
+from .probes import Findings, Probe, probe_bases
 from .scope import CALL_SECONDS, FIRST_CALL_SECONDS, INTERPRETED_SECONDS, Scope
-from .verify import CaseResult, case_layout, compare_output, run_case, smoke_failure, verify_case
+from .verify import CaseResult, case_layout, compare_output, judge_case, observe_case, run_case, smoke_failure
 
 if TYPE_CHECKING:
     from .session import WorkerSession
@@ -28,6 +30,7 @@ class Matrix:
 
     Attributes:
         cases: The smoke case first, then every verification case.
+        probes: Small cases that are run among other calls.
         right: Cases that were right in every respect.
         tried: Cases that count.
         tampered: Evidence of cheating, if any.
@@ -38,12 +41,14 @@ class Matrix:
         self.right = self.tried = 0
         self.tampered = ""
         self.cases = self._draw_cases()
+        self.probes = self._draw_probes()
         self._earlier: dict[str, torch.Tensor] = {}
 
     @property
     def nbytes(self) -> int:
         """Size of an arena that fits every case."""
-        return max(case_layout(self.scope.task, case).size for case in self.cases)
+        cases = (case_layout(self.scope.task, case).size for case in self.cases)
+        return max(*cases, *(probe.layout.size for probe in self.probes))
 
     def _draw_cases(self) -> list[Case]:
         scope, task = self.scope, self.scope.task
@@ -59,6 +64,12 @@ class Matrix:
             plan += [(public[0], Regime.EMPTY)]
         where = scope.judge.device.torch_device
         return [make_case(task, w, r, derive_seed(scope.seed, "case", i), where) for i, (w, r) in enumerate(plan)]
+
+    def _draw_probes(self) -> list[Probe]:
+        scope, where = self.scope, self.scope.judge.device.torch_device
+        thorough = scope.effort.all_public and not scope.interpreted
+        bases = probe_bases(scope.task, scope.task.workloads(scope.kind), 2 if thorough else 1)
+        return [Probe(scope.task, base, derive_seed(scope.seed, "probe", i), where, scope.kind) for i, base in enumerate(bases)]
 
     def smoke(self, session: WorkerSession, arena: Arena) -> bool:
         """Run the smoke case; whether it passed."""
@@ -78,9 +89,10 @@ class Matrix:
         scope = self.scope
         self.tried = len(self.cases) - 1
         for case in self.cases[1:]:
-            result = verify_case(session, arena, scope.judge.device, scope.task, case, scope.call_seconds, earlier=self._earlier)
-            if result.wrong and result.rms < 0.1:
-                result = self._recheck(session, arena, case, result)
+            seen = observe_case(session, arena, scope.judge.device, scope.task, case, scope.call_seconds)
+            result = judge_case(scope.task, case, seen, earlier=self._earlier)
+            if result.wrong and result.rms < 0.1:  # a small excess counts only if a production implementation does better on these inputs
+                result = judge_case(scope.task, case, seen, self._baseline_errors(case), self._earlier)
             self._note(result)
         verified, public = len(scope.public_workloads()), len(scope.task.workloads(scope.kind))
         if verified < public:
@@ -88,18 +100,14 @@ class Matrix:
         for regime, name in _CHECK_OF.items():
             if regime not in scope.task.regimes:
                 scope.checks.waive(name, "the task has no such structure")
-
-    def _recheck(self, session: WorkerSession, arena: Arena, case: Case, result: CaseResult) -> CaseResult:
-        """A small excess of error counts only if a production implementation does better on the same inputs."""
-        limits = self._baseline_errors(case)
-        if not limits:
-            return result
-        scope = self.scope
-        return verify_case(session, arena, scope.judge.device, scope.task, case, scope.call_seconds, limits, self._earlier)
+        for probe in self.probes:
+            self._note_probe(probe.run(session, arena, scope.judge.device, scope.call_seconds, self._baseline_errors), probe)
+        verify_overflow(scope, session)
 
     def _baseline_errors(self, case: Case) -> dict[str, float]:
-        """Relative RMS error of the first uncompiled baseline, by output."""
+        """Smallest relative RMS error of the uncompiled baselines, by output."""
         judge, task = self.scope.judge, self.scope.task
+        errors: dict[str, float] = {}
         for name, contestant in list(judge.baselines.contestants(task, compiled=False).items()):
             if contestant.baseline.compile:
                 continue
@@ -108,12 +116,16 @@ class Matrix:
                 contestant.session.attach(arena)
                 outputs = run_case(contestant.session, arena, judge.device, task, case, CALL_SECONDS)
                 contestant.session.detach()
-                return {out: compare_output(task, case, out, copies[0]).rms for out, copies in outputs.items()}
             except WorkerError as error:
                 judge.baselines.drop(task, name, error)
+                continue
             finally:
                 arena.close()
-        return {}
+            for out, copies in outputs.items():
+                found = compare_output(task, case, out, copies[0])
+                if not found.nonfinite:
+                    errors[out] = min(found.rms, errors.get(out, found.rms))
+        return errors
 
     def _note(self, result: CaseResult) -> None:
         """Turn one case's result into checks."""
@@ -136,3 +148,24 @@ class Matrix:
                 checks.failed(check, problem + where)
             else:
                 checks.passed(check)
+
+    def _note_probe(self, found: Findings, probe: Probe) -> None:
+        """Turn what a probe showed into checks."""
+        checks, where = self.scope.checks, f" on {probe.first.describe()}"
+        if found.wrong:
+            checks.failed("hidden_shapes", found.wrong)
+        for check, problem, detail in (
+            ("canaries", found.canary + where if found.canary else "", ""),
+            ("inputs_unchanged", f"the read-only argument {found.mutated!r} was modified{where}" if found.mutated else "", ""),
+            ("aliasing", found.aliasing + where if found.aliasing else "", ""),
+            ("determinism", found.determinism, ""),
+            ("perturbation", found.perturbation, f"changed: {', '.join(found.changes)}"),
+        ):
+            if problem:
+                checks.failed(check, problem)
+            elif found.wrong and check in ("determinism", "perturbation"):
+                checks.not_run(check, "the case that it repeats and changes was wrong")
+            elif check != "perturbation" or found.changes:
+                checks.passed(check, detail)
+            else:
+                checks.waive(check, "no single change is visible in the oracle")

@@ -4,12 +4,13 @@ One round times K and 2K calls of every side, in the order A B ... and then back
 (telling the worker, gathering its words) and n calls. The plain slope ``(t(2K) - t(K)) / K`` would leave the candidate a lever, since
 being slow in the short block only makes it flatter, and it triples the noise of a block. So ``c`` comes from lone calls of the trusted
 sides, and every second that the candidate spends counts: its time per call is ``(t(K) + t(2K) - 2c) / 3K``. Right before each block the
-worker makes two lone calls in a spare slot: the first wakes it, the second is timed.
+worker makes two calls in spare slots: the first wakes it, the second is timed alone. They are verified like all others.
 
-Before every block the ring is refilled (see `ring`); after it the outputs are copied to private memory and verified (see `answers`).
+While one side is timed the workers of all others are stopped, and so is a submission's own while its ring is refilled. Before every block
+of the candidate what the ring holds changes (see `ring`); after it the outputs are copied to private memory and verified (see `answers`).
 
 Metadata moves with its input set, so a submission that plans does so again before every block. A baseline that plans is trusted: it keeps
-one assignment of sets to slots and plans once.
+one arrangement and plans once.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ from ..device import Arena, Device
 from .answers import Answers, TimedFailure
 from .cases import derive_seed
 from .errors import WorkerError
-from .ring import InputSets, Ring
+from .ring import Arrangement, InputSets, Ring
+from .turns import Turns
 from .verify import POISONS
 
 if TYPE_CHECKING:
@@ -43,7 +45,13 @@ MOST_CONSTANT = 0.5
 """Largest share of the shortest block that can be its constant part."""
 SLOW_CALLS = 2
 """K for a side that is so slow that precision does not matter."""
-_SHORT, _LONG, _LONE = range(3)
+_EAGER_BLOCKS = 3
+_SHORT, _LONG, _WAKE, _LONE = range(4)
+"""Armed sequences of a side that is timed in blocks."""
+
+
+Written = tuple[slice, dict[str, torch.Tensor]]
+"""Slots, and private copies of their outputs by name."""
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,20 +60,31 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         rounds: Rounds, if time allows.
         least: Rounds below which no time limit stops the measurement.
-        seconds: Budget of one workload.
+        seconds: Budget of one workload's rounds.
         caches: The K calls of a block touch this many times the last-level cache.
+        fresh_seconds: Time per block for entries that are drawn anew and compared with their oracle; of a dear one chance decides.
+        sealed_seconds: Budget of one workload's sealed calls.
+        placements: How often the rings get new memory. Where memory lies makes a difference that rounds alone do not see.
     """
 
     rounds: int
     least: int
     seconds: float
     caches: float = 2.0
+    fresh_seconds: float = 0.004
+    sealed_seconds: float = 0.2
+    placements: int = 1
+
+    def part(self) -> Plan:
+        """What is measured in one placement."""
+        rounds, least = -(-self.rounds // self.placements), -(-self.least // self.placements)
+        return msgspec.structs.replace(self, rounds=rounds, least=least, seconds=self.seconds / self.placements)
 
 
 class Side:
     """One contestant on one workload: a worker, its ring, what it did."""
 
-    def __init__(self, name: str, session: WorkerSession, ring: Ring, verified: bool) -> None:
+    def __init__(self, name: str, session: WorkerSession, ring: Ring, answers: Answers | None) -> None:
         self.name, self.session, self.ring = name, session, ring
         self.seconds: dict[int, list[float]] = {_SHORT: [], _LONG: [], _LONE: []}
         """Times of the blocks of K and of 2K calls, one each per round, and of the lone call before every one of them."""
@@ -75,13 +94,10 @@ class Side:
         self.mode = ""
         self.calls = ring.sets.geometry.calls
         self.replans = False
-        self.order: torch.Tensor | None = None
-        """The assignment of sets to slots that a planning baseline keeps."""
-        self.answers = Answers(ring.sets) if verified else None
-
-    def kept(self, order: torch.Tensor) -> torch.Tensor:
-        """The assignment that counts for this side: its own where it keeps one, else `order`."""
-        return order if self.order is None else self.order
+        self.fixed: Arrangement | None = None
+        """What the ring of a planning baseline always holds."""
+        self.answers = answers
+        """Where its outputs are verified."""
 
 
 class SideError(Exception):
@@ -100,12 +116,27 @@ class Profiler:
         sets: Input sets.
         plan: Rounds and budget.
         seed: Of the assignments of sets to slots.
+        turns: Stops the workers whose turn it is not.
+
+    Attributes:
+        clocks: As `Timing.clocks`, after `measure`.
     """
 
-    def __init__(self, device: Device, sets: InputSets, plan: Plan, seed: int) -> None:
-        self.device, self.sets, self.plan = device, sets, plan
+    def __init__(self, device: Device, sets: InputSets, plan: Plan, seed: int, turns: Turns) -> None:
+        self.device, self.sets, self.plan, self.turns = device, sets, plan, turns
         self.generator = torch.Generator().manual_seed(derive_seed(seed, "order"))
         self.secret = torch.Generator().manual_seed(secrets.randbits(62))
+        self._arrangement = self._plain = sets.arrange(self.generator, plain=True)
+        self._answers = Answers(sets)
+        self._renewed = 0.0
+        """How many sets are drawn anew before a block, on average; not known until the first outputs were compared."""
+        self.clocks: dict[str, float] = {}
+        self._before: dict[str, float] = {}
+        self._measured = 0
+
+    def held(self, side: Side) -> Arrangement:
+        """What the ring of this side holds at present. Only what is verified need be rearranged; the others' sets change places."""
+        return side.fixed or (self._plain if side.answers is None else self._arrangement)
 
     def open_side(self, name: str, session: WorkerSession, arena: Arena, *, verified: bool, replans: bool) -> Side:
         """Bind a worker to a ring; where it is verified, run every slot once (untimed) and check what it wrote; arm the timed sequences.
@@ -121,36 +152,50 @@ class Profiler:
             TimedFailure: An output was wrong.
             SideError: The worker raised, died or hung.
         """
-        side = Side(name, session, Ring(self.sets, arena), verified)
+        side = Side(name, session, Ring(self.sets, arena), self._answers if verified else None)
         side.replans = replans
-        with _blamed(side):
+        if verified:
+            self._arrangement = self.sets.arrange(self.generator, plain=True)
+        with blamed(side):
             self._prepare(side)
         return side
 
     def _prepare(self, side: Side) -> None:
-        session = side.session
-        slots = self.sets.geometry.slots
+        session, geometry = side.session, self.sets.geometry
+        self.turns.give(session)
         session.attach(side.ring.arena)
         session.bind(side.ring.calls())
-        order = self.sets.shuffle(self.generator)
-        self._refill(side, order, slots, 0)
-        side.setup_us = session.setup(range(slots + 1), BLOCK_SECONDS)
-        side.order = order if side.replans and side.answers is None else None
+        if side.replans and side.answers is None:
+            side.fixed = self.sets.frozen(self._plain)
+        self.refill(side, geometry.slots, 0)
+        side.setup_us = session.setup(range(geometry.entries), BLOCK_SECONDS)
         session.run([0], BLOCK_SECONDS)
-        side.calls = self._fitting(self._estimate(session, slots))
-        self._rehearse(side, order)
+        side.calls = self._fitting(self._estimate(session, geometry.slots))
+        self._rehearse(side)
 
-    def _rehearse(self, side: Side, order: torch.Tensor) -> None:
+    def _rehearse(self, side: Side) -> None:
         """Run every call once, untimed, where its output is checked or a graph is captured from it; arm the timed sequences."""
+        count = 2 * side.calls
         if side.answers is not None or self.device.graph:
-            self._refill(side, order, 2 * side.calls, 0)  # in-place operations have consumed their inputs
-            side.session.run([*range(2 * side.calls), self.sets.geometry.slots], BLOCK_SECONDS)
+            self.refill(side, count, 0)  # in-place operations have consumed their inputs
+            side.session.run(self._slots(count), BLOCK_SECONDS)
         if side.answers is not None:
-            side.answers.check(order, side.ring.snapshot(2 * side.calls))
-        self._arm(side)
+            start = time.perf_counter()
+            self._check(side, [(part, side.ring.snapshot(part)) for part in side.ring.parts(count)])
+            each = (time.perf_counter() - start) / (count + 2)
+            self._renewed = self._renewed or min(self.plan.fresh_seconds / max(each, 1e-6), side.calls / 2)
+        self.arm(side)
 
-    def _refill(self, side: Side, order: torch.Tensor, count: int, poison: int) -> None:
-        side.ring.refill(order, count, poison)
+    def _slots(self, count: int) -> list[int]:
+        """Slots that a block of `count` calls uses."""
+        geometry = self.sets.geometry
+        return [*range(count), *range(geometry.slots, geometry.entries)]
+
+    def refill(self, side: Side, count: int, poison: int) -> None:
+        """Fill the ring; the side's worker is stopped meanwhile if it is not trusted."""
+        if side.answers is not None:
+            side.session.pause()
+        side.ring.refill(self.held(side), count, poison)
         self.device.synchronize()
 
     @staticmethod
@@ -173,9 +218,27 @@ class Profiler:
         fits = int(self.plan.seconds / max(blocks * call_seconds, 1e-9))
         return max(min(self.sets.geometry.calls, fits), SLOW_CALLS)
 
-    def _arm(self, side: Side) -> None:
-        sequences = [list(range(side.calls)), list(range(2 * side.calls)), [self.sets.geometry.slots]]
-        side.mode = side.session.arm(sequences, self.device.graph, BLOCK_SECONDS)
+    def arm(self, side: Side, graph: bool | None = None) -> None:
+        """Make the sequences of blocks ready for the clock; as graphs where the device has them, unless `graph` says otherwise."""
+        slots = self.sets.geometry.slots
+        sequences = [list(range(side.calls)), list(range(2 * side.calls)), [slots], [slots + 1]]
+        mode = side.session.arm(sequences, self.device.graph if graph is None else graph, BLOCK_SECONDS)
+        side.mode = mode if graph is None else side.mode
+
+    def arm_single(self, side: Side, slots: int) -> None:
+        """Make ready for the clock: a call that wakes the worker, then one call of each of the first `slots` slots."""
+        side.session.arm([[self.sets.geometry.slots], *([slot] for slot in range(slots))], self.device.graph, BLOCK_SECONDS)
+
+    def rearrange(self, count: int, renewed: float) -> Arrangement:
+        """Let the candidate's ring hold something else from the next refill on; see `InputSets.arrange`.
+
+        Args:
+            count: Calls of the block that follows.
+            renewed: How many of its sets are drawn anew; of a fraction chance decides.
+        """
+        whole = int(renewed + float(torch.rand((), generator=self.secret)))
+        self._arrangement = self.sets.arrange(self.generator, count, whole)
+        return self._arrangement
 
     def measure(self, sides: list[Side]) -> None:
         """Run the rounds; fills every side's samples.
@@ -186,19 +249,33 @@ class Profiler:
         Raises:
             TimedFailure: A timed output of the candidate was wrong.
             SideError: A side raised, died or hung.
+            NotQuiet: Something keeps the device busy.
         """
         self._rounds(sides)
         if self._feigned(sides[0]):
             self._lengthen(sides[0])
             self._rounds(sides)
+        if not self._steady():
+            self._rounds(sides)
+            self._steady()
         constant = constant_part(sides)
         for side in sides:
             pairs = zip(side.seconds[_SHORT], side.seconds[_LONG], strict=True)
             side.samples_us = [(short + long - 2 * constant) / (3 * side.calls) * 1e6 for short, long in pairs]
 
+    def _steady(self) -> bool:
+        """Whether the device kept its clocks during the rounds; notes them in `clocks`."""
+        before, after = self._before, self.device.clocks()
+        self._measured += 1
+        self.clocks = {f"before_{name}": value for name, value in before.items()} | {f"after_{name}": v for name, v in after.items()}
+        if self.clocks:
+            self.clocks["measured"] = float(self._measured)
+        return self.device.steady(before, after)
+
     def _rounds(self, sides: list[Side]) -> None:
         """Long blocks that are not counted, in which every slot is touched and caches and clocks settle, then the rounds that are."""
         self._round(sides, 0, (_LONG,))
+        self._before = self.device.clocks()
         for side in sides:
             side.seconds = {_SHORT: [], _LONG: [], _LONE: []}
         start = time.perf_counter()
@@ -211,12 +288,15 @@ class Profiler:
             self._round(contest, number)
 
     def _round(self, sides: list[Side], number: int, sequences: tuple[int, ...] = (_SHORT, _LONG)) -> None:
-        order = self.sets.shuffle(self.generator)
+        self.turns.look()
+        self._plain = self.sets.arrange(self.generator, plain=True)
         for side in sides if number % 2 == 0 else sides[::-1]:
-            own = side.kept(order)
-            with _blamed(side):
+            self.turns.give(side.session)
+            with blamed(side):
                 for sequence in sequences:
-                    self._block(side, own, sequence, number)
+                    if side.answers is not None:
+                        self.rearrange(side.calls * (1 + sequence), self._renewed)
+                    self._block(side, sequence, number)
 
     def _feigned(self, side: Side) -> bool:
         """Whether a side that has a short ring, since it was slow before, was not slow under the clock."""
@@ -226,31 +306,61 @@ class Profiler:
     def _lengthen(self, side: Side) -> None:
         """Give a side the whole ring."""
         side.calls = self.sets.geometry.calls
-        order = side.kept(self.sets.shuffle(self.generator))
-        with _blamed(side):
-            self._refill(side, order, 2 * side.calls, 0)
+        self.turns.give(side.session)
+        with blamed(side):
+            self._arrangement = self.sets.arrange(self.generator, plain=True)
+            self.refill(side, 2 * side.calls, 0)
             if side.replans:
-                side.session.setup([*range(2 * side.calls), self.sets.geometry.slots], BLOCK_SECONDS)
-            self._rehearse(side, order)
+                side.session.setup(self._slots(2 * side.calls), BLOCK_SECONDS)
+            self._rehearse(side)
 
-    def _block(self, side: Side, order: torch.Tensor, sequence: int, number: int) -> None:
+    def _block(self, side: Side, sequence: int, number: int) -> None:
         count = side.calls * (1 + sequence)
-        poison = number % len(POISONS)
-        self._refill(side, order, count, poison)
-        if side.replans and side.order is None:
-            side.session.setup([*range(count), self.sets.geometry.slots], BLOCK_SECONDS)
-            self._arm(side)
-            self._refill(side, order, count, poison)  # arming runs the calls
-        positions = side.ring.secret_words(count, self.secret)
-        self.device.settle()
-        times, words = side.session.time((_LONE, _LONE, sequence), BLOCK_SECONDS, lambda: side.ring.gather(positions))
-        snapshot = side.ring.snapshot(count)
-        if not torch.equal(words, side.ring.gather(positions)):
-            raise TimedFailure("outputs changed after the worker had said that it was done", tampered=True)
-        if side.answers is not None:
-            side.answers.check(order, snapshot)
+        self.load(side, count, number % len(POISONS))
+        times, seen = self.clocked(side, (_WAKE, _LONE, sequence), count)
+        self._check(side, seen)
         side.seconds[_LONE].append(times[1])
         side.seconds[sequence].append(times[2])
+
+    def eager(self, side: Side) -> float:
+        """Median microseconds per call in a loop of calls, where the timed sequences are graphs; leaves the side armed that way."""
+        self.turns.give(side.session)
+        with blamed(side):
+            self.arm(side, graph=False)
+            times = []
+            for number in range(_EAGER_BLOCKS):
+                self.load(side, side.calls, number % len(POISONS), graph=False)
+                spent, seen = self.clocked(side, (_WAKE, _LONE, _SHORT), side.calls)
+                self._check(side, seen)
+                times.append((spent[2] - spent[1]) / (side.calls - 1))
+        return statistics.median(times) * 1e6
+
+    def load(self, side: Side, count: int, poison: int, graph: bool | None = None) -> None:
+        """Fill the ring for a block of `count` calls, and let a side that plans do so."""
+        self.refill(side, count, poison)
+        if side.replans and side.fixed is None:
+            side.session.setup(self._slots(count), BLOCK_SECONDS)
+            self.arm(side, graph)
+            self.refill(side, count, poison)  # arming runs the calls
+
+    def clocked(self, side: Side, sequences: tuple[int, ...], count: int) -> tuple[list[float], list[Written]]:
+        """Run armed sequences that cover a block of `count` calls; their seconds, and what they wrote, by part of the ring.
+
+        Raises:
+            TimedFailure: An output changed after "done".
+        """
+        positions = side.ring.secret_words(self._slots(count), self.secret)
+        self.device.settle()
+        times, words = side.session.time(sequences, BLOCK_SECONDS, lambda: side.ring.gather(positions))
+        seen = [(part, side.ring.snapshot(part)) for part in side.ring.parts(count)]
+        if not torch.equal(words, side.ring.gather(positions)):
+            raise TimedFailure("outputs changed after the worker had said that it was done", tampered=True)
+        return times, seen
+
+    def _check(self, side: Side, seen: Sequence[Written]) -> None:
+        if side.answers is not None:
+            for part, snapshot in seen:
+                side.answers.check(self.held(side), part, snapshot)
 
 
 def _in_contention(sides: Sequence[Side]) -> list[Side]:
@@ -274,7 +384,7 @@ def constant_part(sides: Sequence[Side]) -> float:
 
 
 @contextlib.contextmanager
-def _blamed(side: Side) -> Iterator[None]:
+def blamed(side: Side) -> Iterator[None]:
     """Name the side whose worker failed."""
     try:
         yield

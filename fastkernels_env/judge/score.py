@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from statistics import NormalDist
 from typing import NamedTuple
 
+import msgspec
 import numpy as np
 
 from ..types import Speedup
@@ -23,17 +24,21 @@ class Samples(NamedTuple):
         weight: Of its time in the sum.
         candidate: One sample per round.
         baselines: By baseline, one sample per round; those that are not the best may have fewer.
+        doubtful: Part of each of the candidate's samples of which it is not known whether it is noise.
     """
 
     workload: str
     weight: int
     candidate: Sequence[float]
     baselines: dict[str, Sequence[float]]
+    doubtful: float = 0.0
 
 
 def best_baseline(baselines: dict[str, Sequence[float]]) -> str:
-    """The baseline with the smallest median."""
-    return min(baselines, key=lambda name: float(np.median(baselines[name])))
+    """The baseline with the smallest median, of those that were timed in every round."""
+    rounds = max(map(len, baselines.values()))
+    full = [name for name, samples in baselines.items() if len(samples) == rounds]
+    return min(full, key=lambda name: float(np.median(baselines[name])))
 
 
 def speedup(samples: Sequence[Samples], noise_floor: float, seed: int = 0) -> Speedup:
@@ -41,13 +46,22 @@ def speedup(samples: Sequence[Samples], noise_floor: float, seed: int = 0) -> Sp
 
     Per workload the best baseline counts. Its time is the candidate's median times the median ratio of the two within a round: a host
     that is slower for a while is so for both. The interval is a percentile bootstrap over rounds (candidate and baseline of one round
-    stay together), then widened by `noise_floor`: differences between processes that no number of rounds inside them can see.
+    stay together), then widened by `noise_floor`: differences between processes that no number of rounds inside them can see. Its upper
+    end leaves out what is doubtful of the candidate's times: the slower time scores, and is not claimed to be true.
 
     Args:
         samples: At least one workload with at least one round and one baseline.
         noise_floor: Relative half-width added in quadrature.
         seed: Of the bootstrap.
     """
+    slower = _speedup(samples, noise_floor, seed)
+    if not any(s.doubtful for s in samples):
+        return slower
+    certain = [s._replace(candidate=[us - s.doubtful for us in s.candidate]) for s in samples]
+    return msgspec.structs.replace(slower, high=max(slower.high, _speedup(certain, noise_floor, seed).high))
+
+
+def _speedup(samples: Sequence[Samples], noise_floor: float, seed: int) -> Speedup:
     rng = np.random.default_rng(seed)
     counts = np.array([max(s.weight, 1) for s in samples], dtype=float)
     pairs = [(np.asarray(s.candidate), np.asarray(s.baselines[best_baseline(s.baselines)])) for s in samples]

@@ -20,22 +20,29 @@ from ..protocol import (
     Arm,
     Attach,
     Bind,
+    Changes,
     Channel,
     Closed,
     Detach,
     Done,
     Ended,
+    Failed,
     Load,
     ProtocolError,
     Raised,
+    Register,
     Reply,
     Request,
     Run,
     Setup,
+    Spawned,
+    Step,
     Trace,
+    Watch,
 )
 from ..protocol import Clock as ClockRequest
-from .errors import WorkerDied, WorkerError, WorkerRaised, WorkerTimedOut
+from ..sandbox import tree
+from .errors import StepFailed, WorkerDied, WorkerError, WorkerRaised, WorkerTimedOut
 
 if TYPE_CHECKING:
     from .host import WorkerHost
@@ -54,15 +61,21 @@ class WorkerSession:
         scratch: Its private folder.
     """
 
-    def __init__(self, host: WorkerHost, worker: int, pid: int, channel: Channel, clock: Clock, log: int, scratch: Path) -> None:
-        self.pid, self.scratch = pid, scratch
+    def __init__(
+        self, host: WorkerHost, worker: int, spawned: Spawned, channel: Channel, clock: Clock, log: int, scratch: Path, trusted: bool
+    ) -> None:
+        self.pid, self.scratch = spawned.pid, scratch
+        self._top, self._trusted, self._paused = spawned.top, trusted, False
         self._host, self._worker, self._channel, self._clock, self._log = host, worker, channel, clock, log
         self._ended: Ended | None = None
         self._attached: dict[int, Arena] = {}
 
     def load(self, request: Load, seconds: float) -> Done:
-        """Load an artefact."""
-        return self._request(request, seconds)
+        """Load an artefact. A submission's worker cannot see its file and gets it as a descriptor."""
+        if self._trusted:
+            return self._request(request, seconds)
+        with open(request.path, "rb") as artifact:
+            return self._request(request, seconds, (artifact.fileno(),))
 
     def attach(self, arena: Arena, seconds: float = 30.0) -> int:
         """Map an arena into the worker; returns the number that references use."""
@@ -101,18 +114,58 @@ class WorkerSession:
         """Reported device microseconds by kernel name."""
         return self._request(Trace(list(calls)), seconds).data
 
-    def time(self, sequences: Sequence[int], seconds: float, gather: Callable[[], torch.Tensor]) -> tuple[list[float], torch.Tensor]:
+    def watch(self, stack: bool, seconds: float) -> None:
+        """Remember the global state, once the compile stack is imported if `stack`; call it before `load`."""
+        self._request(Watch(stack), seconds)
+
+    def changes(self, seconds: float) -> str:
+        """What of the global state changed since `watch`, as reported; empty if nothing did."""
+        return self._request(Changes(), seconds).detail
+
+    def register(self, schema: str, seconds: float) -> None:
+        """Register the entry as an operator.
+
+        Raises:
+            StepFailed: It cannot be; the worker lives on, as after a failed `step`.
+        """
+        self._request(Register(schema), seconds)
+
+    def step(self, way: str, calls: Sequence[int], seconds: float) -> dict[str, float]:
+        """Run calls one of the gate's ways; figures as reported.
+
+        Raises:
+            StepFailed: The submission raised.
+        """
+        return self._request(Step(way, list(calls)), seconds).data
+
+    def time(
+        self, sequences: Sequence[int], seconds: float, gather: Callable[[], torch.Tensor], seal: Callable[[], None] | None = None,
+        sealed: int = 1,
+    ) -> tuple[list[float], torch.Tensor]:
         """Run armed sequences one after the other under the judge's clock.
+
+        Args:
+            sequences: Indices of armed sequences.
+            seconds: Deadline of each.
+            gather: Reads words of every output.
+            seal: Called right before the sealed sequences, while every process of the worker is stopped; they go on once "go" is there.
+            sealed: How many sequences follow `seal`: the last ones. Words are gathered after the last of them only.
 
         Returns:
             Seconds of each from "go" until `gather` has read every output, and the words that it read after the last.
         """
         self._send(ClockRequest(), seconds)
-        elapsed, words = [], torch.empty(0)
+        elapsed, words, first = [], torch.empty(0), len(sequences) - sealed
         try:
             self._clock.start(seconds, self._alive)
-            for sequence in sequences:
-                spent, words = self._clock.run(sequence, seconds, self._alive, gather)
+            for place, sequence in enumerate(sequences):
+                release = None
+                if seal is not None and place == first:
+                    self.pause()
+                    seal()
+                    release = self.resume
+                read = gather if seal is None or place < first or place == len(sequences) - 1 else _nothing
+                spent, words = self._clock.run(sequence, seconds, self._alive, read, release)
                 elapsed.append(spent)
             self._clock.stop()
         except ClockTimeout:
@@ -122,6 +175,25 @@ class WorkerSession:
             raise self._death() from None
         self._receive(time.monotonic() + seconds, seconds)
         return elapsed, words
+
+    def pause(self) -> None:
+        """Stop every process of the worker; returns when no thread of them runs. Idempotent."""
+        if self._ended is None and not self._paused:
+            self._paused = True
+            tree.stop(self._top)
+
+    def resume(self) -> None:
+        """Let them go on."""
+        if self._paused:
+            self._paused = False
+            tree.resume(self._top)
+
+    def processes(self) -> list[int]:
+        """Process ids of the worker and of what it started, as this process sees them; empty if it has ended."""
+        if self._ended is not None:
+            return []
+        below = tree.descendants(self._top)
+        return below[below.index(self.pid):] if self.pid in below else [self.pid, *below] if self.pid == self._top else below
 
     def close(self) -> None:
         """End the worker, every descendant, and its scratch folder. Idempotent."""
@@ -144,11 +216,12 @@ class WorkerSession:
 
     def _request(self, request: Request, seconds: float, fds: tuple[int, ...] = ()) -> Done:
         self._send(request, seconds, fds)
-        return self._receive(time.monotonic() + seconds, seconds)
+        return self._receive(time.monotonic() + seconds, seconds, isinstance(request, Watch | Changes | Register | Step))
 
     def _send(self, request: Request, seconds: float, fds: tuple[int, ...] = ()) -> None:
         if self._ended is not None:
             raise self._death()
+        self.resume()
         try:
             self._channel.send(request, fds, time.monotonic() + seconds)
         except Closed:
@@ -156,7 +229,7 @@ class WorkerSession:
         except TimeoutError:
             raise self._timeout(f"a request was not read within {seconds:.0f} s") from None
 
-    def _receive(self, deadline: float, seconds: float) -> Done:
+    def _receive(self, deadline: float, seconds: float, may_fail: bool = False) -> Done:
         try:
             reply, fds = self._channel.receive(Reply, deadline)
         except Closed:
@@ -171,7 +244,11 @@ class WorkerSession:
         if isinstance(reply, Raised):
             self._end()
             raise WorkerRaised(_summary(reply), reply.text, reply.kind)
-        assert isinstance(reply, Done)
+        if isinstance(reply, Failed) and may_fail:
+            raise StepFailed(_summary(reply)[:_MOST_DETAIL], reply.kind[:_MOST_DETAIL])
+        if not isinstance(reply, Done):
+            self._end()
+            raise WorkerDied("the worker broke the protocol: it answered a request with a failure of another kind of request")
         kept = itertools.islice(reply.data.items(), _MOST_FIGURES)
         return Done(reply.seconds, reply.detail[:_MOST_DETAIL], {name[:_MOST_DETAIL]: figure for name, figure in kept})
 
@@ -181,6 +258,8 @@ class WorkerSession:
 
     def _death(self) -> WorkerError:
         ended = self._ended or self._end()
+        if ended.reason:
+            return WorkerDied(f"the submission {ended.reason}", self._last_output)
         if ended.signal and not ended.killed:
             named = ended.signal in signal.Signals.__members__.values()
             how = f"killed by {signal.Signals(ended.signal).name if named else f'signal {ended.signal}'}"
@@ -191,6 +270,7 @@ class WorkerSession:
     def _end(self) -> Ended:
         from .host import read_log, remove_scratch
 
+        self.resume()
         self._ended = Ended(killed=True, code=0, signal=0)
         self._channel.close()  # a worker that waits for requests then leaves at once
         self._ended = self._host.end(self._worker)
@@ -201,7 +281,11 @@ class WorkerSession:
         return self._ended
 
 
-def _summary(raised: Raised) -> str:
+def _nothing() -> torch.Tensor:
+    return torch.empty(0)
+
+
+def _summary(raised: Raised | Failed) -> str:
     """The line of a traceback that names the exception; some put pages of advice after it."""
     lines = [*raised.text.strip().splitlines(), ""]
     named = next((index for index, line in enumerate(lines) if line.partition(":")[0].rpartition(".")[2] == raised.kind), len(lines) - 2)

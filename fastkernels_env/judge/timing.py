@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, NamedTuple
 
+import msgspec
 import numpy as np
 
 from ..device import Arena
 from ..task import Cost, Task, Workload
 from ..types import Peaks, Regime, Timing
 from .cases import completed, derive_seed, make_case
-from .errors import JudgeFault, WorkerError
+from .errors import JudgeFault, LastingFault, WorkerDied, WorkerError
 from .profile import Plan, Profiler, Side, SideError
 from .ring import InputSets, plan_ring
 from .score import Samples, best_baseline
+from .sealed import Sealing, seal
+from .turns import taking_turns
 
 if TYPE_CHECKING:
     from .baselines import Contestant
     from .judge import Judge
     from .session import WorkerSession
 
+MOVABLE_BYTES = 6 << 30
+"""Rings up to this size are measured in several places: there is memory for more than two of them."""
 FLOOR_SLACK = 0.8
 """A result is void only below this share of what published peaks allow."""
 
@@ -46,6 +52,7 @@ class Measurement(NamedTuple):
     timing: Timing
     samples: Samples
     setup_us: dict[str, float]
+    sealing: Sealing
 
 
 def measure(
@@ -54,37 +61,62 @@ def measure(
 ) -> Measurement:
     """Time a candidate against the task's baselines on one workload.
 
-    A baseline that fails is dropped (and reported) and the workload is measured again without it. `sets` is what `draw_sets` gives for
+    A baseline that fails is started anew and the workload measured again; one that raises or hangs twice is dropped (and reported), one
+    that dies twice is a fault: nobody goes on without the best opponent. `contestants` follows suit. `sets` is what `draw_sets` gives for
     the same workload, seed and plan, if it was called ahead.
 
     Raises:
-        JudgeFault: No baseline is left.
+        JudgeFault: No baseline is left, or one died twice.
         WorkerError: The candidate raised, died or hung.
         TimedFailure: A timed output of the candidate was wrong.
+        NotQuiet: Something kept the device busy while it was a baseline's turn.
     """
     device = judge.device
     sets = sets or draw_sets(judge, task, workload, seed, plan)
-    profiler = Profiler(device, sets, plan, derive_seed(seed, "profile", workload.name))
+    failed: set[str] = set()
     arenas: list[Arena] = []
     try:
-        arenas = [device.allocate(sets.geometry.size) for _ in range(2)]
+        placements = plan.placements if sets.geometry.size <= MOVABLE_BYTES else 1
+        arenas = [device.allocate(sets.geometry.size) for _ in range(placements + 1)]
         while True:
             if not contestants:
-                raise JudgeFault(f"no baseline of task {task.folder.name!r} runs on this device: {_why(judge, task)}")
+                raise _no_baseline(judge, task)
             try:
-                sides = _contest(profiler, arenas, candidate, contestants)
+                with taking_turns(candidate.session, judge.baselines.sessions(), judge.canary) as turns:
+                    part = msgspec.structs.replace(plan, placements=placements).part()
+                    profiler = Profiler(device, sets, part, derive_seed(seed, "profile", workload.name), turns)
+                    seen = _contest(profiler, arenas, candidate, contestants)
+                    turns.settle()
                 break
             except SideError as failure:
                 if failure.side == candidate.name:
                     raise failure.error from None
-                judge.baselines.drop(task, failure.side, failure.error)
-                contestants.pop(failure.side, None)
+                _replace(judge, task, contestants, failure, failed)
                 candidate.session.forget()
     finally:
         _let_go([candidate.session, *(c.session for c in contestants.values())])
         for arena in arenas:
             arena.close()
-    return _summarise(judge, workload, sets.cost, sides)
+    return _summarise(judge, workload, sets.cost, seen)
+
+
+def _replace(judge: Judge, task: Task, contestants: dict[str, Contestant], failure: SideError, failed: set[str]) -> None:
+    """Start a baseline that failed anew; `failed` are those that did so before.
+
+    Raises:
+        JudgeFault: It died for the second time: whatever ended it, there would be no best opponent left.
+    """
+    name = failure.side
+    judge.baselines.drop(task, name, failure.error)
+    lost = contestants.pop(name)
+    if name in failed:
+        if isinstance(failure.error, WorkerDied):
+            raise JudgeFault(f"baseline {name!r} died twice while a submission was timed against it: {failure.error.summary}")
+        return
+    failed.add(name)
+    again = judge.baselines.reopen(task, lost.baseline)
+    if again is not None:
+        contestants[name] = again
 
 
 def draw_sets(judge: Judge, task: Task, workload: Workload, seed: int, plan: Plan) -> InputSets:
@@ -96,13 +128,43 @@ def draw_sets(judge: Judge, task: Task, workload: Workload, seed: int, plan: Pla
     return InputSets(task, workload, geometry, derive_seed(seed, workload.name), judge.device)
 
 
-def _contest(profiler: Profiler, arenas: list[Arena], candidate: Entrant, contestants: dict[str, Contestant]) -> list[Side]:
-    own, shared = arenas
+class _Seen(NamedTuple):
+    """What a contest showed: all sides, the candidate first; the best of the others; and what was measured of these two alone."""
+
+    sides: list[Side]
+    best: Side
+    sealing: Sealing
+    clocks: dict[str, float]
+    eager_us: tuple[float, float] | None
+
+
+def _contest(profiler: Profiler, arenas: list[Arena], candidate: Entrant, contestants: dict[str, Contestant]) -> _Seen:
+    """Measure all sides in turn, then candidate and best baseline in sealed calls, and in a loop where blocks are graphs.
+
+    The rounds are repeated in other memory while there are arenas. No baseline gets one that the candidate had: it might still write to it.
+    """
+    samples: dict[str, list[float]] = {}
+    for own, shared in itertools.pairwise(arenas):
+        sides = _open(profiler, own, shared, candidate, contestants)
+        profiler.measure(sides)
+        for side in sides:
+            samples.setdefault(side.name, []).extend(side.samples_us)
+    for side in sides:
+        side.samples_us = samples[side.name]
+    first, *others = sides
+    best = next(side for side in others if side.name == best_baseline({side.name: side.samples_us for side in others}))
+    sealing = seal(profiler, first, best)
+    eager = (profiler.eager(first), profiler.eager(best)) if profiler.device.graph else None
+    return _Seen(sides, best, sealing, profiler.clocks, eager)
+
+
+def _open(profiler: Profiler, own: Arena, shared: Arena, candidate: Entrant, contestants: dict[str, Contestant]) -> list[Side]:
+    """Bind all workers to rings, the candidate's first; the baselines share one arena."""
+    candidate.session.forget()
     sides = [profiler.open_side(candidate.name, candidate.session, own, verified=candidate.verified, replans=candidate.has_plan)]
     for name, contestant in contestants.items():
         contestant.session.forget()
         sides.append(profiler.open_side(name, contestant.session, shared, verified=False, replans=contestant.has_plan))
-    profiler.measure(sides)
     return sides
 
 
@@ -115,26 +177,33 @@ def _let_go(sessions: list[WorkerSession]) -> None:
             continue
 
 
-def _why(judge: Judge, task: Task) -> str:
-    return "; ".join(f"{r.name}: {r.status} {r.detail}".strip() for r in judge.baselines.reports(task)) or "the task names none"
+def _no_baseline(judge: Judge, task: Task) -> JudgeFault:
+    reports = judge.baselines.reports(task)
+    why = "; ".join(f"{r.name}: {r.status} {r.detail}".strip() for r in reports) or "the task names none"
+    kind = JudgeFault if any(report.status == "failed" for report in reports) else LastingFault  # what failed may run another time
+    return kind(f"no baseline of task {task.folder.name!r} runs on this device: {why}")
 
 
-def _summarise(judge: Judge, workload: Workload, cost: Cost, sides: list[Side]) -> Measurement:
-    candidate, *others = sides
+def _summarise(judge: Judge, workload: Workload, cost: Cost, seen: _Seen) -> Measurement:
+    (candidate, *others), sealing = seen.sides, seen.sealing
     baselines = {side.name: side.samples_us for side in others}
-    samples = Samples(workload.name, workload.count, candidate.samples_us, dict(baselines))
-    median = float(np.median(candidate.samples_us))
+    times = [us + sealing.added_us for us in candidate.samples_us]
+    samples = Samples(workload.name, workload.count, times, dict(baselines), 0.0 if sealing.resolved else sealing.added_us)
+    median = float(np.median(times))
     published = judge.device.published_peaks()
     timing = Timing(
         workload=workload.name, count=workload.count, candidate_us=median,
-        baselines={name: float(np.median(values)) for name, values in baselines.items()},
-        best_baseline=best_baseline(samples.baselines),
+        baselines={name: float(np.median(values)) for name, values in baselines.items()}, best_baseline=seen.best.name,
         speed_of_light=least_us(cost, workload.dtype, judge.peaks) / median if median > 0 else None,
         floor_us=FLOOR_SLACK * least_us(cost, workload.dtype, published) if published else None,
-        mode=candidate.mode, calls=candidate.calls, candidate_samples_us=candidate.samples_us, baseline_samples_us=baselines,
+        mode=candidate.mode, calls=candidate.calls, candidate_samples_us=times, baseline_samples_us=baselines,
+        sealed_pairs=sealing.pairs, sealed_excess_us=sealing.excess_us, sealed_low_us=sealing.low_us, sealed_high_us=sealing.high_us,
+        sealed_allowed_us=sealing.allowed_us, sealed_added_us=sealing.added_us,
+        eager_us=seen.eager_us[0] if seen.eager_us else median,
+        baseline_eager_us=seen.eager_us[1] if seen.eager_us else float(np.median(baselines[seen.best.name])), clocks=seen.clocks,
     )
-    setup = {f"{side.name}/{kind}": us for side in sides for kind, us in side.setup_us.items()}
-    return Measurement(timing, samples, setup)
+    setup = {f"{side.name}/{kind}": us for side in seen.sides for kind, us in side.setup_us.items()}
+    return Measurement(timing, samples, setup, sealing)
 
 
 def least_us(cost: Cost, dtype: str, peaks: Peaks) -> float:

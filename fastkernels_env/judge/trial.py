@@ -18,6 +18,7 @@ from .cases import derive_seed, make_case
 from .contest import Contest
 from .effort import Effort
 from .errors import CompileError, WorkerError, WorkerRaised
+from .gate import Gate
 from .layout import plan_layout
 from .matrix import Matrix
 from .scope import AHEAD_SECONDS, FIRST_CALL_SECONDS, LOAD_SECONDS, Scope
@@ -54,6 +55,7 @@ class Trial:
         self.stage = Stage.BUILD
         self._tampered = ""
         self._matrix: Matrix | None = None
+        self._gate: Gate | None = None
         self._session: WorkerSession | None = None
         self._arena: Arena | None = None
 
@@ -99,7 +101,7 @@ class Trial:
         Args:
             artifact: What was built.
             kernels: Names of the device kernels that the source defines.
-            profile: False to stop before the clock (task qualification does).
+            profile: False to stop before the integrate gate and the clock (task qualification does).
 
         Raises:
             CompileError: A Triton kernel does not compile.
@@ -112,10 +114,14 @@ class Trial:
             with self.timed(Stage.SMOKE):
                 session, arena = self._load(artifact)
                 smoked = self.matrix.smoke(session, arena)
+            if smoked and profile:
+                self._gate = Gate(self.scope, artifact)
+                self._gate.start()  # beside the verification
             with self.timed(Stage.VERIFY):
                 self.matrix.verify(session, arena)
                 session.detach()
                 self._drop_arena()
+            self._integrate()
             if smoked and profile and not self.scope.interpreted:
                 with self.timed(Stage.PROFILE):
                     self.contest.run(session, artifact, kernels)
@@ -131,8 +137,19 @@ class Trial:
         finally:
             self.close()
 
+    def _integrate(self) -> None:
+        """Run what is right through the gate, and end the gate's worker before the clock starts."""
+        if self._gate is None:
+            return
+        with self.timed(Stage.INTEGRATE):
+            if self.scope.checks.first_failure(Stage.VERIFY) is None:
+                self._gate.run()
+            self._gate.close()
+
     def close(self) -> None:
-        """End the worker and free memory. Idempotent."""
+        """End the workers and free memory. Idempotent."""
+        if self._gate is not None:
+            self._gate.close()
         if self._session is not None:
             self.output = self.output or self._session.output()
             self._session.close()

@@ -39,6 +39,24 @@ def decide(checks: CheckList, error: WorkerError | None, tampered: str, stage: S
     return Outcome.ACCEPTED, "every check that is required on this device passed"
 
 
+def decided_by(outcome: Outcome, reason: str, stage: Stage, checks: list[Check]) -> str:
+    """Name of the check that the verdict rests on, or of the stage in which the submission's process ended; see `Evaluation.decided_by`.
+
+    Args:
+        outcome: Of the evaluation.
+        reason: Its sentence, which quotes the check.
+        stage: The stage that ran last.
+        checks: All of them, in order.
+    """
+    if outcome in (Outcome.ACCEPTED, Outcome.UNMEASURED, Outcome.FAULT):
+        return ""
+    if outcome in (Outcome.CRASHED, Outcome.TIMED_OUT):
+        return stage.value
+    failed = [check for check in checks if check.status is Status.FAILED]
+    quoted = [check for check in failed if check.detail and check.detail in reason]
+    return next((check.name for check in quoted or failed), "contract" if outcome is Outcome.REJECTED else stage.value)
+
+
 def _sentence(check: Check) -> str:
     assert check.status is Status.FAILED
     return f"{check.name} failed: {check.detail}"

@@ -1,28 +1,30 @@
 """Run a worker on verification cases and compare every byte that it could have touched.
 
-Each case is run twice in one request, on the same inputs and on outputs poisoned in two ways (NaN bits and 2^100), inside an arena
-whose free bytes are canaries. The judge copies the whole arena into private memory before it looks at it.
+Each case is run twice in one request, on the same inputs, in two places. Outputs are poisoned once with NaN bits and once with 2^100; so
+are input elements without meaning, and so are the canaries around the buffers. The judge copies the whole arena into private memory
+before it looks at it.
 """
 
 from __future__ import annotations
 
-import secrets
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
 from ..device import Arena, Device
-from ..protocol import TensorRef
-from ..task import Gate, Role, Task, dtype_of
+from ..task import Arg, Gate, Role, Task, dtype_of
+from .canaries import fill_slots, touched
 from .cases import Case
 from .compare import Comparison, all_close, compare
-from .layout import Layout, extent_of, plan_layout, view_of
+from .layout import Layout, Slot, plan_layout, view_of
+from .ties import all_tied, compare_ids
 
 if TYPE_CHECKING:
+    from ..task import Value
     from .session import WorkerSession
 
 POISONS = (float("nan"), 2.0**100)
-_PATTERN = (1 << 20) + 1
 INTEGER_POISONS = (0x5A5A5A5A, -0x5A5A5A5B)
 SMALL_INTEGER_POISONS = (0x5A, 0x25)
 
@@ -67,30 +69,32 @@ def is_poison(view: torch.Tensor) -> bool:
     return any(same_bytes(view, blank) for blank in blanks)
 
 
-def fill_canary(memory: torch.Tensor) -> None:
-    """Cover memory with a secret random byte pattern."""
-    generator = torch.Generator(memory.device).manual_seed(secrets.randbits(62))
-    pattern = torch.randint(1, 255, (_PATTERN,), dtype=torch.uint8, generator=generator, device=memory.device)
-    for first in range(0, memory.numel(), pattern.numel()):
-        chunk = memory[first : first + pattern.numel()]
-        chunk.copy_(pattern[: chunk.numel()])
-
-
-def case_layout(task: Task, case: Case) -> Layout:
-    """Two calls on the same inputs, one per poison."""
-    return plan_layout(task, case.workload, [case.args, case.args])
+def case_layout(task: Task, case: Case, shifted: bool = False) -> Layout:
+    """Two calls on the same inputs, one per poison; `shifted`: at offsets that the case's seed decides."""
+    return plan_layout(task, case.workload, [case.args, case.args], case.seed if shifted else None)
 
 
 def run_case(session: WorkerSession, arena: Arena, device: Device, task: Task, case: Case, seconds: float) -> dict[str, list[torch.Tensor]]:
-    """Run one case and return the judge's private copies of the outputs, by name, one per poison."""
-    return _run(session, arena, device, task, case, seconds)[0]
+    """Run one case as it is drawn and return the judge's private copies of the outputs, by name, one per poison."""
+    return _run(session, arena, device, task, case, case_layout(task, case), seconds).outputs
 
 
-def verify_case(
-    session: WorkerSession, arena: Arena, device: Device, task: Task, case: Case, seconds: float, limits: dict[str, float] | None = None,
-    earlier: dict[str, torch.Tensor] | None = None,
-) -> CaseResult:
-    """Run one case under the full comparison.
+class Observation(NamedTuple):
+    """What a case left behind.
+
+    Attributes:
+        outputs: The judge's private copies, by name, one per poison.
+        canary: Where bytes outside every buffer changed.
+        mutated: Which read-only argument changed.
+    """
+
+    outputs: dict[str, list[torch.Tensor]]
+    canary: str
+    mutated: str
+
+
+def observe_case(session: WorkerSession, arena: Arena, device: Device, task: Task, case: Case, seconds: float) -> Observation:
+    """Run one case with shifted buffers, and with garbage in what has no meaning.
 
     Args:
         session: A worker with the artefact loaded and the arena attached as number 0.
@@ -99,19 +103,37 @@ def verify_case(
         task: The task.
         case: Inputs and oracle.
         seconds: Deadline for the calls.
-        limits: Relative RMS error of a production implementation by output, where the caller has measured it.
-        earlier: Right outputs of another case, by name: giving them again is no honest mistake.
 
     Raises:
         WorkerError: The submission raised, died or hung.
     """
-    outputs, canary, mutated = _run(session, arena, device, task, case, seconds)
-    failures = [_first_failure(task, case, {name: copies[which] for name, copies in outputs.items()}, limits or {}) for which in (0, 1)]
+    return _run(session, arena, device, task, case, case_layout(task, case, shifted=True), seconds, task.unused(case.args))
+
+
+def judge_case(
+    task: Task, case: Case, seen: Observation, limits: Mapping[str, float] | None = None, earlier: Mapping[str, torch.Tensor] | None = None
+) -> CaseResult:
+    """Compare what a case left behind with what it should have.
+
+    Args:
+        task: The task.
+        case: Inputs and oracle.
+        seen: What came of it.
+        limits: Relative RMS error of a production implementation by output, where the caller has measured it.
+        earlier: Right outputs of another case, by name: giving them again is no honest mistake.
+    """
+    outputs = seen.outputs
+    failures = [first_failure(task, case, {name: copies[which] for name, copies in outputs.items()}, limits or {}) for which in (0, 1)]
     wrong = failures[0][0] or failures[1][0]
     one_sided = bool(failures[0][0]) != bool(failures[1][0])
-    poison = "the answer depends on what the output buffer held before the call" if one_sided else ""
+    poison = "the answer depends on what the output buffer held before the call, or on memory that holds no input" if one_sided else ""
     replayed = bool(wrong) and any(same_bytes(outputs[name][0], answer) for name, answer in (earlier or {}).items())
-    return CaseResult(case, wrong, poison, canary, mutated, max(failures[0][1], failures[1][1]), replayed)
+    return CaseResult(case, wrong, poison, seen.canary, seen.mutated, max(failures[0][1], failures[1][1]), replayed)
+
+
+def verify_case(session: WorkerSession, arena: Arena, device: Device, task: Task, case: Case, seconds: float) -> CaseResult:
+    """Run one case and judge it; see `observe_case` and `judge_case`."""
+    return judge_case(task, case, observe_case(session, arena, device, task, case, seconds))
 
 
 def same_bytes(a: torch.Tensor, b: torch.Tensor) -> bool:
@@ -129,23 +151,37 @@ def smoke_case(session: WorkerSession, arena: Arena, device: Device, task: Task,
 def smoke_failure(task: Task, case: Case, outputs: dict[str, list[torch.Tensor]]) -> str:
     """Why outputs fail the loose check, or an empty string."""
     for arg in task.outputs:
-        gate = task.numerics.smoke[dtype_of(arg, case.workload)] if outputs[arg.name][0].is_floating_point() else Gate(0, 0)
         actual, expected = outputs[arg.name][0], case.expected[arg.name]
-        if not all_close(actual, expected, gate):
-            return f"{arg.name}: {compare(actual, expected, gate, 1.0).describe()} at atol=rtol={gate.rtol:g} on {case.describe()}"
+        if arg.ties:
+            gate = task.numerics.smoke[case.workload.dtype]
+            close = all_tied(actual, case.expected[arg.ties], gate)
+        else:
+            gate = task.numerics.smoke[dtype_of(arg, case.workload)] if actual.is_floating_point() else Gate(0, 0)
+            close = all_close(actual, expected, gate)
+        if not close:
+            result = compare_output(task, case, arg.name, actual) if arg.ties else compare(actual, expected, gate, 1.0)
+            return f"{arg.name}: {result.describe()} at atol=rtol={gate.rtol:g} on {case.describe()}"
     return ""
+
+
+def gate_of(task: Task, case: Case, arg: Arg) -> Gate:
+    """Per-element tolerance of an output; of a list of indices, that of the scores."""
+    dtype = case.workload.dtype if arg.ties else dtype_of(arg, case.workload)
+    return task.numerics.outputs.get(arg.name) or task.numerics.gates.get(dtype, Gate(0.0, 0.0))
 
 
 def compare_output(task: Task, case: Case, name: str, actual: torch.Tensor, baseline_rms: float = 0.0) -> Comparison:
     """Compare one output of a case under the task's numerics."""
     arg = next(arg for arg in task.outputs if arg.name == name)
-    dtype = dtype_of(arg, case.workload)
-    numerics = task.numerics
-    gate = numerics.outputs.get(name) or numerics.gates.get(dtype, Gate(0.0, 0.0))
-    return compare(actual, case.expected[name], gate, numerics.rms_floor.get(dtype, 0.0), baseline_rms)
+    gate = gate_of(task, case, arg)
+    if arg.ties:
+        return compare_ids(actual, case.expected[arg.ties], gate)
+    floor = task.numerics.rms_floor.get(dtype_of(arg, case.workload), 0.0)
+    return compare(actual, case.expected[name], gate, floor, baseline_rms, task.groups(case.args).get(name))
 
 
-def _first_failure(task: Task, case: Case, outputs: dict[str, torch.Tensor], limits: dict[str, float]) -> tuple[str, float]:
+def first_failure(task: Task, case: Case, outputs: Mapping[str, torch.Tensor], limits: Mapping[str, float]) -> tuple[str, float]:
+    """Why the outputs of one call are wrong, or an empty string, and their largest relative RMS error up to there."""
     worst = 0.0
     for name, actual in outputs.items():
         result = compare_output(task, case, name, actual, limits.get(name, 0.0))
@@ -155,20 +191,33 @@ def _first_failure(task: Task, case: Case, outputs: dict[str, torch.Tensor], lim
     return "", worst
 
 
+def write_slot(
+    memory: torch.Tensor, task: Task, slot: Slot, args: Mapping[str, Value], which: int, unused: Mapping[str, torch.Tensor]
+) -> None:
+    """Put the arguments of one call in place: outputs poisoned, and `unused` elements (but of weights) too."""
+    for arg in task.signature:
+        if arg.role is Role.SCALAR:
+            continue
+        view = view_of(memory, slot.refs[arg.name])
+        if arg.role is Role.OUTPUT:
+            poison_(view, which)
+            continue
+        value = args[arg.name]
+        assert isinstance(value, torch.Tensor)
+        view.copy_(value)
+        if arg.name in unused and arg.role is not Role.WEIGHT:
+            garbage = poison_(torch.empty((), dtype=view.dtype, device=view.device), which)
+            view.masked_fill_(unused[arg.name].expand_as(view), garbage)
+
+
 def _run(
-    session: WorkerSession, arena: Arena, device: Device, task: Task, case: Case, seconds: float
-) -> tuple[dict[str, list[torch.Tensor]], str, str]:
-    layout = case_layout(task, case)
+    session: WorkerSession, arena: Arena, device: Device, task: Task, case: Case, layout: Layout, seconds: float,
+    unused: Mapping[str, torch.Tensor] | None = None,
+) -> Observation:
     memory = arena.view[: layout.size]
-    fill_canary(memory)
+    fill_slots(memory, layout, case.seed)
     for which, slot in enumerate(layout.slots):
-        for arg in task.signature:
-            if arg.role is Role.OUTPUT:
-                poison_(view_of(memory, slot.refs[arg.name]), which)
-            elif arg.role is not Role.SCALAR:
-                value = case.args[arg.name]
-                assert isinstance(value, torch.Tensor)
-                view_of(memory, slot.refs[arg.name]).copy_(value)
+        write_slot(memory, task, slot, case.args, which, unused or {})
     image = memory.clone()
     device.synchronize()
     session.bind([slot.arguments for slot in layout.slots])
@@ -176,39 +225,4 @@ def _run(
     session.run([0, 1], seconds)
     private = memory.clone()
     outputs = {arg.name: [view_of(private, slot.refs[arg.name]) for slot in layout.slots] for arg in task.outputs}
-    return outputs, *_untouched(task, layout, private, image)
-
-
-def _untouched(task: Task, layout: Layout, private: torch.Tensor, image: torch.Tensor) -> tuple[str, str]:
-    """Whether every byte outside the declared outputs is as it was: (canary, mutated argument)."""
-    for slot in layout.slots:
-        for arg in task.outputs:
-            view_of(image, slot.refs[arg.name]).copy_(view_of(private, slot.refs[arg.name]))
-    if torch.equal(private, image):
-        return "", ""
-    offsets = (private != image).nonzero().flatten()
-    first = int(offsets[0])
-    for slot in layout.slots:
-        for name, ref in slot.refs.items():
-            if ref.offset <= first < ref.offset + extent_of(ref):
-                inside = _is_element(ref, first)
-                return ("", name) if inside else (f"{offsets.numel()} bytes changed between the rows of {name!r}", "")
-    return f"{offsets.numel()} bytes changed outside every buffer, first {_nearest(layout, first)}", ""
-
-
-def _is_element(ref: TensorRef, offset: int) -> bool:
-    """Whether a byte belongs to an element of a row-strided view rather than to a gap."""
-    size = int(getattr(torch, ref.dtype).itemsize)
-    element = (offset - ref.offset) // size
-    if len(ref.shape) < 2:
-        return True
-    width = 1 + sum((extent - 1) * stride for extent, stride in zip(ref.shape[1:], ref.strides[1:], strict=True))
-    return element % ref.strides[0] < width
-
-
-def _nearest(layout: Layout, offset: int) -> str:
-    """Where a stray byte lies, in words."""
-    ends = [(offset - (ref.offset + extent_of(ref)), name, "after") for slot in layout.slots for name, ref in slot.refs.items()]
-    starts = [(ref.offset - 1 - offset, name, "before") for slot in layout.slots for name, ref in slot.refs.items()]
-    distance, name, side = min(pair for pair in ends + starts if pair[0] >= 0)
-    return f"{distance} bytes {side} {name!r}"
+    return Observation(outputs, *touched(task, layout, private, image))

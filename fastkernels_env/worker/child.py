@@ -1,18 +1,24 @@
-"""A forked worker: takes on its own session, scratch folder and output file, then serves the judge's requests."""
+"""A worker: takes on its folder and its environment, then serves the judge's requests.
+
+A submission's worker is confined before this runs (see `sandbox.confine`); a baseline's is not.
+"""
 
 from __future__ import annotations
 
 import faulthandler
 import os
-import resource
+import shutil
 import socket
 import tempfile
+from pathlib import Path
 
-from ..protocol import Channel, Closed, Raised, Request, Spawn
+import msgspec
+
+from ..protocol import Channel, Closed, Load, Raised, Request, Spawn
 from .session import Session
 
-OUTPUT_LIMIT = 1 << 30
-"""Largest file that a worker may write, its captured output included."""
+CODE = "submission"
+"""Folder of the artefact, in the scratch folder."""
 
 
 def run_child(request: Spawn, fds: list[int]) -> None:
@@ -20,20 +26,13 @@ def run_child(request: Spawn, fds: list[int]) -> None:
 
     Args:
         request: Device, scratch folder and environment.
-        fds: Channel, go, done, clock page, log.
+        fds: Channel, go, done, clock page.
     """
-    channel_fd, go, done, page, log = fds
-    os.setsid()
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    os.dup2(log, 1)
-    os.dup2(log, 2)
-    os.close(log)
+    channel_fd, go, done, page = fds
     os.environ.clear()
     os.environ.update(request.environment)
     os.chdir(request.scratch)
     tempfile.tempdir = None
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (OUTPUT_LIMIT, OUTPUT_LIMIT))
     faulthandler.enable()
     channel = Channel(socket.socket(fileno=channel_fd))
     session = Session(request.device, go, done, page)
@@ -43,7 +42,18 @@ def run_child(request: Spawn, fds: list[int]) -> None:
         except Closed:
             return
         try:
+            if isinstance(frame, Load) and received:
+                frame = _keep_artifact(frame, received.pop(), request.scratch)
             reply = session.handle(frame, received)
         except BaseException as error:
             reply = Raised(type(error).__name__, session.describe(error))
         channel.send(reply)
+
+
+def _keep_artifact(request: Load, descriptor: int, scratch: str) -> Load:
+    """Copy an artefact that came as a descriptor into the scratch folder: the worker does not see where it was built."""
+    path = Path(scratch, CODE, Path(request.path).name)
+    path.parent.mkdir(exist_ok=True)
+    with open(descriptor, "rb") as source, path.open("wb") as target:
+        shutil.copyfileobj(source, target)
+    return msgspec.structs.replace(request, path=str(path))

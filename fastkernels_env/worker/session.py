@@ -8,7 +8,7 @@ import os
 import struct
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -18,16 +18,21 @@ from ..protocol import (
     Arm,
     Attach,
     Bind,
+    Changes,
     Clock,
     Detach,
     Done,
     Load,
+    Register,
     Reply,
     Run,
     Setup,
+    Step,
     TensorRef,
     Trace,
+    Watch,
 )
+from .gate import Stack
 from .loader import Entry, load
 from .memory import Arena
 
@@ -53,9 +58,11 @@ class Session:
         self.entry: Entry | None = None
         self.roles: tuple[str, ...] = ()
         self.arenas: dict[int, Arena] = {}
+        self.tensors: list[list[Any]] = []
         self.calls: list[list[Any]] = []
         self.extras: dict[int, dict[str, Any]] = {}
         self.armed: list[Callable[[], None]] = []
+        self.stack = Stack(self)
 
     def handle(self, request: Any, fds: list[int]) -> Reply:
         """Serve one request and say how long it took."""
@@ -74,11 +81,11 @@ class Session:
             case Bind():
                 self._bind(request.calls)
             case Setup():
-                data = self._setup(request.calls)
+                data = self.setup(request.calls)
             case Run():
-                with self._stream():
-                    self._run(request.calls)
-                self._synchronize()
+                with self.stream():
+                    self.run(request.calls)
+                self.synchronize()
                 if self.entry is not None and self.entry.recorder is not None:
                     data = self.entry.recorder.resources()
             case Arm():
@@ -87,6 +94,8 @@ class Session:
                 self._obey_clock()
             case Trace():
                 data = self._trace(request.calls)
+            case Watch() | Changes() | Register() | Step():
+                return self.stack.handle(request)
         return Done(time.perf_counter() - start, detail, data)
 
     def describe(self, error: BaseException) -> str:
@@ -98,24 +107,29 @@ class Session:
     def _bind(self, calls: list[list[ArgValue]]) -> None:
         assert self.entry
         self.extras, self.armed = {}, []
-        self.calls = [
+        self.tensors = [
             [self.arenas[value.arena].tensor(value) if isinstance(value, TensorRef) else value for value in call] for call in calls
         ]
-        if self.entry.native:
-            import tvm_ffi
+        self.calls = [self.as_entry_takes(call) for call in self.tensors]
 
-            self.calls = [[tvm_ffi.from_dlpack(v) if isinstance(v, torch.Tensor) else v for v in call] for call in self.calls]
+    def as_entry_takes(self, values: Sequence[Any]) -> list[Any]:
+        """Arguments as the entry takes them: native code gets tvm-ffi's tensors in place of torch's."""
+        if self.entry is None or not self.entry.native:
+            return list(values)
+        import tvm_ffi
+
+        return [tvm_ffi.from_dlpack(value) if isinstance(value, torch.Tensor) else value for value in values]
 
     def _detach(self) -> None:
-        self.armed, self.calls, self.extras = [], [], {}
-        self._synchronize()
+        self.armed, self.tensors, self.calls, self.extras = [], [], [], {}
+        self.synchronize()
         for arena in self.arenas.values():
             arena.close()
         self.arenas = {}
         if self.device == "cuda":
             torch.cuda.empty_cache()
 
-    def _setup(self, calls: list[int]) -> dict[str, float]:
+    def setup(self, calls: list[int]) -> dict[str, float]:
         """Run `prepare` and `plan`; microseconds per call, by name."""
         assert self.entry
         spent: dict[str, float] = {}
@@ -130,7 +144,7 @@ class Session:
                     arguments = [self._visible(value, kind, role) for value, kind in zip(self.calls[index], self.roles, strict=True)]
                     made[seen] = function(*arguments)
                 self.extras.setdefault(index, {})[keyword] = made[seen]
-            self._synchronize()
+            self.synchronize()
             spent[function.__name__] = (time.perf_counter() - start) * 1e6 / max(len(made), 1)
         return spent
 
@@ -143,7 +157,8 @@ class Session:
         """Tensors of other roles arrive without data, so that nothing can be computed ahead from them."""
         return value if not isinstance(value, torch.Tensor) or kind == role else value.to("meta")
 
-    def _run(self, calls: list[int]) -> None:
+    def run(self, calls: list[int]) -> None:
+        """Run calls in order, without waiting for them."""
         assert self.entry
         function = self.entry.call
         if self.extras:
@@ -154,7 +169,7 @@ class Session:
                 function(*self.calls[index])
 
     @contextlib.contextmanager
-    def _stream(self) -> Iterator[None]:
+    def stream(self) -> Iterator[None]:
         """Hand torch's current stream to native code."""
         if self.device == "cuda" and self.entry is not None and self.entry.native:
             import tvm_ffi
@@ -164,7 +179,8 @@ class Session:
         else:
             yield
 
-    def _synchronize(self) -> None:
+    def synchronize(self) -> None:
+        """Wait for the device."""
         if self.device == "cuda":
             torch.cuda.synchronize()
 
@@ -183,15 +199,15 @@ class Session:
 
     def _eager(self, sequence: list[int]) -> Callable[[], None]:
         def run() -> None:
-            with self._stream():
-                self._run(sequence)
+            with self.stream():
+                self.run(sequence)
 
         return run
 
     def _capture(self, sequence: list[int]) -> Callable[[], None]:
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph), self._stream():
-            self._run(sequence)
+        with torch.cuda.graph(graph), self.stream():
+            self.run(sequence)
         graph.replay()
         torch.cuda.synchronize()
         return graph.replay
@@ -223,8 +239,8 @@ class Session:
         from torch._C._autograd import DeviceType
         from torch.profiler import ProfilerActivity, profile
 
-        with profile(activities=[ProfilerActivity.CUDA]) as profiler, self._stream():
-            self._run(calls)
+        with profile(activities=[ProfilerActivity.CUDA]) as profiler, self.stream():
+            self.run(calls)
             torch.cuda.synchronize()
         spent: dict[str, float] = {}
         for event in profiler.events() or []:

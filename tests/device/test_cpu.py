@@ -71,6 +71,17 @@ def test_arenas_leave_nothing(device):
     assert descriptors() == before
 
 
+@pytest.mark.parametrize("size", [0, 4096, 1 << 20])
+def test_nobody_can_change_the_size_of_shared_memory(device, clock, size):
+    """A mapping whose file was cut short ends whoever touches it."""
+    arena = device.allocate(8192)
+    for descriptor in (arena.descriptor, clock.page):
+        if os.fstat(descriptor).st_size != size:
+            with pytest.raises(PermissionError):
+                os.ftruncate(descriptor, size)
+    arena.close()
+
+
 def test_a_view_outlives_its_arena(device):
     arena = device.allocate(4096)
     view = arena.view[:10]
@@ -113,6 +124,24 @@ def test_the_worker_is_told_which_sequence(clock):
         clock.stop()
         worker.join(5)
         assert worker.served == [sequence]
+
+
+def test_a_stopped_worker_is_released_once_go_is_there(clock):
+    released = threading.Event()
+    worker = Worker(clock)
+    clock.start(5.0, lambda: True)
+
+    def release():
+        deadline = time.monotonic() + 5
+        while not worker.served and time.monotonic() < deadline:
+            time.sleep(0.001)  # this worker was not stopped, so it starts as soon as it is told
+        released.set()
+
+    clock.run(3, 5.0, lambda: True, nothing, release)
+    clock.stop()
+    worker.join(5)
+    assert released.is_set()
+    assert worker.served == [3]
 
 
 def test_the_clock_runs_until_the_words_are_gathered(clock):

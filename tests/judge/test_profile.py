@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import textwrap
 
 import pytest
@@ -168,14 +169,13 @@ def test_slowness_in_the_short_block_makes_no_kernel_faster(evaluator, tiny):
     body = f"""
         if timed():
             place = memory["timed"] = (memory.get("timed", 0) + 1) % (3 * {honest.calls} + 4)
-            time.sleep(0.0005 if 2 < place < {honest.calls} else 0)
+            time.sleep(0.005 if 2 < place < {honest.calls} else 0)
         honest(out, input, weight, factor)
     """
     assert evaluator.evaluate("tiny_scale", python(body)).timings[0].candidate_us > honest.candidate_us
 
 
-# -- what this version does not see yet ------------------------------------------------------------------------------------------
-
+# -- answers without the work ----------------------------------------------------------------------------------------------------
 
 REMEMBERED = """
     key = (tuple(out.shape), tuple(input.flatten()[:4].tolist()))
@@ -185,11 +185,94 @@ REMEMBERED = """
 """
 
 
-@pytest.mark.xfail(strict=True, reason="the rounds of one measurement use the same input sets, in other places")
 def test_answers_remembered_by_the_inputs_are_found_out(evaluator, tiny):
     evaluation = evaluator.evaluate("tiny_scale", python(REMEMBERED))
-    assert evaluation.outcome is not Outcome.ACCEPTED
+    assert evaluation.check("perturbation").status is Status.FAILED, "verification sees it first, so it is an error, not yet a lie"
+    assert evaluation.outcome is Outcome.SILENT_ERROR, evaluation.reason
+    assert evaluation.check("timed_outputs").status is Status.FAILED
+    assert evaluation.speedup is None
 
+
+DEAR = 0.01
+"""Seconds that the work takes in the kernels below, so that leaving it out pays."""
+HEAD = f"""
+    def dear(*args):
+        time.sleep({DEAR})
+        honest(*args)
+
+    def timed_calls():
+        frame = sys._getframe()
+        while frame is not None:  # how many calls are in the sequence that runs
+            if frame.f_code.co_name == "run" and "calls" in frame.f_locals:
+                return len(frame.f_locals["calls"])
+            frame = frame.f_back
+        return 0
+
+    args = (out, input, weight, factor)
+"""
+SEALS = {
+    "remembers rows whatever their sign and exponent": """
+        if not len(input): return
+        largest = input.gather(1, input.abs().argmax(1, keepdim=True))
+        scale = torch.ldexp(torch.ones_like(largest), torch.frexp(largest).exponent) * largest.sign()
+        keys = [row.numpy().tobytes() for row in input / scale]
+        if all(key in memory for key in keys):
+            torch.stack([memory[key] for key in keys], out=out).mul_(scale)
+        else:
+            dear(*args)
+            memory.update(zip(keys, out / scale))
+    """,
+    "works ahead in a thread that watches the buffers": """
+        def stamp(seen):
+            return float(seen[1].double().sum())
+        def watch():
+            while True:
+                for place, seen in list(memory.items()):
+                    now = stamp(seen)
+                    if now != seen[4]:
+                        honest(*seen[:4])
+                        memory[place] = (*seen[:4], now)
+                time.sleep(0)
+        if "thread" not in globals():
+            globals()["thread"] = threading.Thread(target=watch, daemon=True)
+            thread.start()
+        seen = memory.get(out.data_ptr())
+        if seen is None or seen[4] != stamp(args) or not abs(float(out[-1, -1])) < 2.0**99:
+            dear(*args)
+        if timed(): memory[out.data_ptr()] = (*args, stamp(args))
+        else: memory.clear()
+    """,
+    "does all calls of a sequence in the last one": """
+        queue = memory.setdefault("queue", [])
+        queue.append(args)
+        if len(queue) >= timed_calls():
+            dear(*args)
+            for earlier in queue: honest(*earlier)
+            queue.clear()
+    """,
+    "is fast in a row alone": "honest(*args) if timed_calls() > 1 else dear(*args)",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SEALS)
+def test_calls_that_only_a_row_makes_fast_are_tampering_or_at_least_not_paid(name, evaluator, tiny):
+    evaluation = evaluator.evaluate("tiny_scale", python(textwrap.dedent(HEAD) + textwrap.dedent(SEALS[name])))
+    if evaluation.outcome is Outcome.ACCEPTED:  # the host is too busy for an accusation
+        assert evaluation.timings[0].sealed_added_us > 0
+    else:
+        assert evaluation.outcome is Outcome.TAMPERED, evaluation.reason
+        assert evaluation.check("sealed_calls").status is Status.FAILED, evaluation.checks
+        assert evaluation.speedup is None
+
+
+def test_the_same_work_in_every_call_is_honest(evaluator, tiny):
+    evaluation = evaluator.evaluate("tiny_scale", python(textwrap.dedent(HEAD) + "dear(*args)"))
+    assert evaluation.outcome is Outcome.ACCEPTED, evaluation.reason
+    assert evaluation.check("sealed_calls").status is Status.PASSED
+    assert evaluation.timings[0].sealed_pairs > 0
+
+
+# -- other workers ---------------------------------------------------------------------------------------------------------------
 
 KILLER = """
     if timed() and not memory:
@@ -227,7 +310,27 @@ def test_a_baseline_that_was_killed_takes_part_in_the_next_evaluation(evaluator,
     assert set(after.timings[0].baselines) == {"eager", "slow"}
 
 
-@pytest.mark.xfail(strict=True, reason="no namespace separates the workers: one can kill another, and the rest is measured without it")
+@pytest.mark.skipif(os.geteuid() != 0, reason="as an ordinary user this host may lack the namespaces that separate workers")
 def test_killing_the_fastest_baseline_does_not_make_the_candidate_faster(evaluator, contested):
+    """There is nothing that it could kill."""
     evaluation = evaluator.evaluate(contested, python(KILLER))
-    assert evaluation.outcome is not Outcome.ACCEPTED or "eager" in evaluation.timings[0].baselines
+    assert evaluation.outcome is Outcome.ACCEPTED, evaluation.reason
+    assert set(evaluation.timings[0].baselines) == {"eager", "slow"}
+
+
+BUSY = {
+    "thread": "threading.Thread(target=lambda: [None for _ in iter(int, 1)], daemon=True).start()",
+    "child": "import subprocess; subprocess.Popen([sys.executable, '-c', 'while True: pass'])",
+}
+
+
+@pytest.mark.parametrize("name", BUSY)
+def test_what_a_submission_keeps_busy_is_stopped_while_a_baseline_is_timed(name, evaluator, tiny):
+    body = f"""
+        if not memory:
+            memory["busy"] = True
+            {BUSY[name]}
+        honest(out, input, weight, factor)
+    """
+    evaluation = evaluator.evaluate("tiny_scale", python(body))
+    assert evaluation.check("quiet_device").status is not Status.FAILED, evaluation.reason

@@ -8,7 +8,7 @@ import pytest
 
 from fastkernels_env.checks import CheckList, required
 from fastkernels_env.judge.errors import WorkerDied, WorkerTimedOut
-from fastkernels_env.judge.verdict import decide
+from fastkernels_env.judge.verdict import decide, decided_by
 from fastkernels_env.types import Outcome, Stage
 
 ERRORS = {None: None, "died": WorkerDied("it died"), "timed out": WorkerTimedOut("it hung")}
@@ -93,3 +93,40 @@ def test_nothing_but_a_clean_sheet_is_accepted():
     for failed in itertools.chain.from_iterable(itertools.combinations(names, n) for n in range(1, 5)):
         for error in ERRORS:
             assert verdict(checks_with(*failed), error)[0] not in (Outcome.ACCEPTED, Outcome.UNMEASURED, Outcome.FAULT)
+
+
+# -- the check that decided ----------------------------------------------------------------------------------------------------
+
+
+def decider(checks, error=None, tampered="", stage=Stage.PROFILE):
+    outcome, reason = verdict(checks, error, tampered, stage)
+    return decided_by(outcome, reason, stage, checks.finish(""))
+
+
+def test_nothing_decides_against_what_is_accepted():
+    assert decider(checks_with()) == ""
+
+
+@pytest.mark.parametrize("name", ["smoke", "public_shapes", "canaries", "timed_outputs", "global_state"])
+def test_a_failed_check_that_decides_is_named(name):
+    assert decider(checks_with(name)) == name
+
+
+def test_of_several_failures_the_one_that_the_verdict_quotes_is_named():
+    assert decider(checks_with("global_state", "hidden_shapes")) == "hidden_shapes"
+    assert decider(checks_with("canaries", "smoke")) == "smoke"
+
+
+def test_evidence_of_tampering_names_its_check():
+    assert decider(checks_with("hidden_shapes", "timed_outputs"), tampered="timed_outputs saw this") == "timed_outputs"
+    assert decider(checks_with("hidden_shapes"), tampered="gave an old answer: hidden_shapes saw this") == "hidden_shapes"
+
+
+@pytest.mark.parametrize("error", ["died", "timed out"])
+@pytest.mark.parametrize("stage", [Stage.SMOKE, Stage.VERIFY, Stage.PROFILE])
+def test_a_process_that_ended_names_the_stage(error, stage):
+    assert decider(checks_with(complete=False), error, stage=stage) == stage.value
+
+
+def test_a_fault_is_decided_by_no_check():
+    assert decider(checks_with(complete=False)) == ""

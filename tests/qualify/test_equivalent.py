@@ -38,8 +38,14 @@ def test_an_entry_is_found_by_its_id(folder):
 @pytest.mark.parametrize(("text", "message"), [
     ("[[equivalent", "is no list of equivalent mutations"),
     ('[[equivalent]]\nid = "1"\n', "is no list of equivalent mutations"),
-    ('[[equivalent]]\nid = "1"\nseed = "cpu.cpp"\nbefore = "a"\nafter = "b"\nreason = "c"\n', "calls 1 of cpu.cpp equivalent, which is no"),
-    ('[[equivalent]]\nid = "1"\nseed = "none.cpp"\nbefore = "a"\nafter = "b"\nreason = "c"\n', "calls 1 of none.cpp equivalent, which is no"),
+    (
+        '[[equivalent]]\nid = "1"\nseed = "cpu.cpp"\nbefore = "a"\nafter = "b"\nreason = "c"\n',
+        "calls 1 of cpu.cpp equivalent, which is no",
+    ),
+    (
+        '[[equivalent]]\nid = "1"\nseed = "none.cpp"\nbefore = "a"\nafter = "b"\nreason = "c"\n',
+        "calls 1 of none.cpp equivalent, which is no",
+    ),
 ])
 def test_a_list_that_does_not_fit_is_an_error(folder, text, message):
     (folder / "equivalent.toml").write_text(text)

@@ -19,7 +19,8 @@ STATEMENTS = {
     ),
     "a.py": (
         "x = y + 2", "if i < n:\n    out = a * b", "for i in range(0, n, 4):\n    s += i", "z = f(a, b)(c)",
-        "w = tl.load(p, mask=i < n, other=0.0)", "# 1 + 1", "s = 'ä < b'; t = 3 - 1", "q = (a\n     // b)", "v = -1.5 if not a & b else min(c, d)", "r = x.to(tl.int64) % 7",
+        "w = tl.load(p, mask=i < n, other=0.0)", "# 1 + 1", "s = 'ä < b'; t = 3 - 1", "q = (a\n     // b)",
+        "v = -1.5 if not a & b else min(c, d)", "r = x.to(tl.int64) % 7",
     ),
 }
 

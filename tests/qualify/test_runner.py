@@ -132,7 +132,7 @@ def test_a_fault_is_no_kill(make, task_files, evaluator):
 def test_a_seed_that_is_wrong_is_named(make, task_files, evaluator):
     seed = task_files.texts["cpu"].replace("x[t * stride + h] *", "2.f * x[t * stride + h] *")
     task = make("wrong_seed_scale", {"mutants.toml": MUTANTS}, cpu=seed)
-    with pytest.raises(TaskError, match="expected the seed cpu.cpp of 'wrong_seed_scale' to be right, it is wrong: smoke failed"):
+    with pytest.raises(TaskError, match=r"expected the seed cpu\.cpp of 'wrong_seed_scale' to be right, it is wrong: smoke failed"):
         qualify(evaluator, [task], budget=0)
 
 

@@ -1,6 +1,7 @@
 """Presets from files: what is accepted, and what each mistake is told."""
 
 import math
+import pickle
 import re
 import runpy
 import sys
@@ -11,9 +12,11 @@ import pytest
 from fastkernels_env import reward
 from fastkernels_env.types import Outcome, Speedup
 
-bare = runpy.run_path(str(Path(__file__).parent / "strategies.py"))["bare"]
+strategies = runpy.run_path(str(Path(__file__).parent / "strategies.py"))
+bare, check = strategies["bare"], strategies["check"]
 SHIPPED = (Path(reward.__file__).parent / "presets" / "production.toml").read_text("utf-8")
 MINIMAL = 'summary = "s"\nbounds = [0, 1]\n[parts.right]\nterm = "workloads_right"\n'
+PRICED = 'summary = "s"\nbounds = [0, 1]\n[parts.price]\nterm = "failed_checks"\n'
 
 
 @pytest.fixture
@@ -47,6 +50,14 @@ def test_a_gate_pays_only_in_its_grades(write):
     assert set(totals.values()) == {0.0, 0.5}
 
 
+def test_failed_checks_cost_their_prices(write):
+    preset = reward.load_preset(write(PRICED.replace("[0, 1]", "[-1, 0]") + "prices = { canaries = 0.6, poison = 0.3 }\nweight = -0.5\n"))
+    for failed, paid in (((), 0), (("poison",), -0.15), (("poison", "aliasing"), -0.15), (("poison", "canaries"), -0.45)):
+        checks = [check(name, "verify", "failed") for name in failed] + [check("canaries", "verify", "not_run")]
+        assert preset.score(bare(Outcome.SILENT_ERROR, checks=checks)).total == pytest.approx(paid)
+    assert pickle.loads(pickle.dumps(preset)) == preset
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
@@ -75,6 +86,12 @@ def test_a_gate_pays_only_in_its_grades(write):
         (MINIMAL + "clip = [0.5, 0.4]", "mine.toml: parts.right.clip: expected [low, high]"),
         (MINIMAL + "clip = [0.0, 2.0]", "mine.toml: parts.right.clip: expected [low, high]"),
         (MINIMAL + "weight = 1.5", "mine.toml: parts: 'tampered' earns 0 to 1.5, outside the bounds [0.0, 1.0]"),
+        (MINIMAL + "prices = { canaries = 0.5 }", "mine.toml: parts.right.prices: only the term 'failed_checks' has prices"),
+        (PRICED, "mine.toml: parts.price.prices: the term 'failed_checks' needs a table"),
+        (PRICED + "prices = { canary = 0.5 }", "mine.toml: parts.price.prices: unknown check 'canary'; known are: contract"),
+        (PRICED + "prices = { canaries = 1.5 }", "mine.toml: parts.price.prices.canaries: expected a price between 0 and 1, got 1.5"),
+        (PRICED + "prices = { canaries = true }", "mine.toml: parts.price.prices.canaries: expected a price between 0 and 1, got True"),
+        (PRICED + "prices = { canaries = 0.6, poison = 0.6 }\nweight = -1", "mine.toml: parts: 'tampered' earns -1 to 0, outside"),
         (MINIMAL.replace("workloads_right", "speed"), "mine.toml: parts: 'tampered' earns -inf to inf, outside the bounds"),
         ('order = "alphabetical"\n' + MINIMAL, "mine.toml: order: unknown order 'alphabetical'; known are: production"),
         ('modules = ["no_such_module_here"]\n' + MINIMAL, "mine.toml: modules: 'no_such_module_here' cannot be imported"),
@@ -89,8 +106,8 @@ def test_mistakes(write, text, says):
     ("old", "new", "says"),
     [
         ("wrong = -0.15", "wrong = -0.25", "'wrong' must rank no lower than 'crashed' and 'timed_out'"),
-        ("silent_error = -0.9", "silent_error = 0.0", "'silent_error' earns|'rejected' must rank above 'silent_error'"),
-        ("stack_conflict = 0.1\n", "stack_conflict = 0.0\n", "'stack_conflict' must rank above 'wrong'"),
+        ("silent_error = -0.75", "silent_error = 0.0", "'silent_error' earns|'rejected' must rank above 'silent_error'"),
+        ("stack_conflict = 0.26\n", "stack_conflict = 0.16\n", "'stack_conflict' must rank above 'wrong'"),
         ("parity = 0.95", "parity = 0.9", "'parity' must rank above 'slower'"),
         ("faster = 1.05", "faster = 1.0", "'faster' must rank above 'parity'"),
         ("tampered = -1.0", "tampered = -0.95", "'tampered' must always earn exactly the lower bound -1"),

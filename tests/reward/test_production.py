@@ -12,13 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastkernels_env import reward
+from fastkernels_env.checks import CHECKS
 from fastkernels_env.types import Evidence, Outcome, Speedup, Stage, Status, to_dict
 
 strategies = runpy.run_path(str(Path(__file__).parent / "strategies.py"))
 evaluations, odd_number, odd_speedups = strategies["evaluations"], strategies["odd_number"], strategies["odd_speedups"]
 bare, check = strategies["bare"], strategies["check"]
 PRODUCTION = reward.load_preset("production")
-PARTS = {"outcome", "correctness", "checks", "speed"}
+PARTS = {"outcome", "correctness", "checks", "silent", "stack", "speed"}
 anything = evaluations(speedups=st.none() | odd_speedups | strategies["speedups"], workloads_right=odd_number)
 
 RANKS = [
@@ -112,6 +113,7 @@ def interval(low, high):
 
 
 THREE_OF_FOUR = [*(check(name, "verify", "passed") for name in "abc"), check("d", "verify", "failed")]
+RECOMPILES = [check("recompiles", "integrate", "failed", evidence="reported")]
 REPORTED = [
     check("a", "verify", "passed"),
     check("b", "integrate", "passed", evidence="reported"),
@@ -123,8 +125,12 @@ REPORTED = [
     ("evaluation", "total"),
     [
         (bare(Outcome.TAMPERED, checks=THREE_OF_FOUR, workloads_right=1.0, speedup=interval(9, 10)), -1.0),
-        # -0.9 + 0.2 * 0.75 + 0.05 * 3/4
-        (bare(Outcome.SILENT_ERROR, checks=THREE_OF_FOUR, workloads_right=0.75), -0.7125),
+        # -0.75 + 0.07 * 0.75 + 0.03 * 3/4: a check without a price
+        (bare(Outcome.SILENT_ERROR, checks=THREE_OF_FOUR, workloads_right=0.75), -0.675),
+        # ... - 0.15 * 0.7
+        (bare(Outcome.SILENT_ERROR, checks=[*THREE_OF_FOUR[:3], check("canaries", "verify", "failed")], workloads_right=0.75), -0.78),
+        # -0.75 - 0.15 * 1: prices of 0.6 + 0.5 count as 1
+        (bare(Outcome.SILENT_ERROR, checks=[check(n, "verify", "failed") for n in ("public_shapes", "hidden_shapes")]), -0.9),
         (bare(Outcome.REJECTED), -0.5),
         # -0.4 + 0.05 * 3/4
         (bare(Outcome.BUILD_FAILED, checks=THREE_OF_FOUR), -0.3625),
@@ -133,8 +139,10 @@ REPORTED = [
         (bare(Outcome.TIMED_OUT, checks=THREE_OF_FOUR, workloads_right=0.5), -0.2375),
         # -0.15 + 0.1 * 0.5 + 0.05 * 3/4
         (bare(Outcome.WRONG, checks=THREE_OF_FOUR, workloads_right=0.5), -0.0625),
-        # 0.1 + 0.1 * 1 + 0.1 * 3/4; the speed of something that breaks the stack is worth nothing
-        (bare(Outcome.STACK_CONFLICT, checks=THREE_OF_FOUR, workloads_right=1.0, speedup=interval(2, 3)), 0.275),
+        # 0.26 + 0.02 * 1 + 0.02 * 3/4; the speed of something that breaks the stack is worth nothing
+        (bare(Outcome.STACK_CONFLICT, checks=THREE_OF_FOUR, workloads_right=1.0, speedup=interval(2, 3)), 0.295),
+        # 0.26 + 0.02 - 0.16 * 0.2
+        (bare(Outcome.STACK_CONFLICT, checks=RECOMPILES, workloads_right=1.0), 0.248),
         # 0.35 + 0.05: a reported pass and a check that was not run count neither way
         (bare(Outcome.UNMEASURED, checks=REPORTED), 0.4),
         # 0.85 + 0.05 + 0.2 * ln 0.5 = 0.9 - 0.2 * 0.693147
@@ -151,6 +159,25 @@ REPORTED = [
 )
 def test_worked_values(evaluation, total):
     assert PRODUCTION.score(evaluation).total == pytest.approx(total, abs=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("part", "outcome", "stages"),
+    [("silent", Outcome.SILENT_ERROR, (Stage.VERIFY, Stage.PROFILE)), ("stack", Outcome.STACK_CONFLICT, (Stage.INTEGRATE,))],
+)
+def test_every_check_has_a_price_of_its_own_part(part, outcome, stages):
+    for spec in CHECKS:
+        paid = PRODUCTION.score(bare(outcome, checks=[check(spec.name, spec.stage, "failed")])).parts[part]
+        assert (paid < 0) is (spec.stage in stages), spec.name
+
+
+@given(st.sets(st.sampled_from([spec.name for spec in CHECKS])), st.sampled_from(CHECKS))
+def test_one_more_failure_never_pays(failed, more):
+    for outcome in (Outcome.SILENT_ERROR, Outcome.STACK_CONFLICT):
+        worse, better = (
+            [check(s.name, s.stage, "failed" if s.name in names else "passed") for s in CHECKS] for names in (failed | {more.name}, failed)
+        )
+        assert PRODUCTION.score(bare(outcome, checks=worse)).total <= PRODUCTION.score(bare(outcome, checks=better)).total
 
 
 def test_survives_pickling():

@@ -161,10 +161,6 @@ ENDINGS = {
         "time.sleep(60)", "broke the protocol"
     ),
     "its process group killed": ("os.killpg(0, signal.SIGKILL)", "killed by SIGKILL"),
-    "its parent's process group killed": ("os.killpg(os.getpgid(os.getppid()), signal.SIGKILL)\ntime.sleep(60)", "process ended"),
-    "its parent stopped for good": (
-        "os.kill(os.getppid(), signal.SIGKILL)\ntime.sleep(60)", "process ended"
-    ),
 }  # fmt: skip
 
 
@@ -344,29 +340,43 @@ def test_an_answer_of_its_own_does_not_make_a_submission_right(hit):
     assert hit(python(body)).outcome is Outcome.WRONG
 
 
-def test_killing_the_baselines_does_not_pay(hit):
-    body = """
+OUTSIDE = {
+    "its parent killed": "os.kill(os.getppid(), signal.SIGKILL)",
+    "its parent stopped": "os.kill(os.getppid(), signal.SIGSTOP)",
+    "its parent interrupted": "os.kill(os.getppid(), signal.SIGINT)",
+    "every process that there is killed": """
+        try: os.kill(-1, signal.SIGKILL)
+        except ProcessLookupError: pass
+    """,
+    "every process that it can see killed": """
         for entry in os.listdir("/proc"):
             if entry.isdigit() and int(entry) != os.getpid():
-                try:
-                    parent = int(open(f"/proc/{entry}/stat").read().rpartition(")")[2].split()[1])
-                except OSError:
-                    continue
-                if parent == os.getppid():
-                    os.kill(int(entry), signal.SIGKILL)
-        honest(out, input, weight, factor)
-    """
-    evaluation = hit(python(body))
-    assert evaluation.outcome is not Outcome.ACCEPTED
-    assert evaluation.speedup is None
+                os.kill(int(entry), signal.SIGKILL)
+    """,
+    "every number killed": """
+        for number in range(3, 5000):
+            try: os.kill(number, signal.SIGKILL)
+            except OSError: pass
+    """,
+}
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+def test_signals_reach_nothing_outside(name, hit):
+    """Neither what confines it nor a baseline: the submission goes on and is measured against all of them."""
+    body = "if not started:\n    started.append(0)\n" + textwrap.indent(textwrap.dedent(OUTSIDE[name]), "    ")
+    evaluation = hit(python(f"{body}\nhonest(out, input, weight, factor)"))
+    assert evaluation.outcome is Outcome.ACCEPTED, evaluation.reason
+    assert set(evaluation.timings[0].baselines) == {"eager"}
 
 
 SURROUNDINGS = {
     "nothing of the judge is imported": "found = [m for m in sys.modules if m.startswith('fastkernels_env.') and m.split('.')[1] in "
     "('judge', 'evaluator', 'recipes', 'envs', 'reward')]; assert not found, found",
     "the caller's environment is not passed on": "assert 'A_SECRET_OF_THE_CALLER' not in os.environ",
-    "nor is it the fork server's": "assert b'A_SECRET' not in open(f'/proc/{os.getppid()}/environ', 'rb').read()",
-    "the working folder is its own and empty": "assert os.listdir('.') == [] and os.environ['TMPDIR'] == os.environ['HOME'] == os.getcwd()",
+    "nor can it read its parent's": "assert not os.access(f'/proc/{os.getppid()}/environ', os.R_OK)",
+    "the working folder is its own and holds its code": "assert os.listdir('.') == ['submission'] and "
+    "os.environ['TMPDIR'] == os.environ['HOME'] == os.getcwd()",
     "input is empty": "assert os.read(0, 10) == b''",
     "it leads its own session": "assert os.getsid(0) == os.getpid()",
     "there are no core files": "import resource; assert resource.getrlimit(resource.RLIMIT_CORE) == (0, 0)",

@@ -1,4 +1,4 @@
-"""Benchmarks of the judge itself. ``python -m fastkernels_env.bench aa`` measures how far its speedups can be trusted.
+"""How far speedups can be trusted: ``fastkernels-env bench aa``.
 
 A/A: a task's best baseline is submitted against itself, in a worker of its own that is replaced every few runs, through the profile
 stage alone, on one public workload after the other. The true speedup is 1.0, so the share of intervals that contain 1.0 is the coverage,
@@ -12,26 +12,22 @@ import secrets
 import statistics
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
 
 import msgspec
-import typer
 
-from .device import resolve
-from .judge.baselines import LOAD_SECONDS, Contestant, load_request
-from .judge.effort import get_effort
-from .judge.judge import Judge
-from .judge.score import speedup
-from .judge.session import WorkerSession
-from .judge.timing import Entrant, measure
-from .registry import load_task, task_folders
-from .task import Task
-from .versions import versions
+from .._terminal import Problem, tell
+from ..judge.baselines import LOAD_SECONDS, Contestant, load_request
+from ..judge.effort import get_effort
+from ..judge.judge import Judge
+from ..judge.score import speedup
+from ..judge.session import WorkerSession
+from ..judge.timing import Entrant, measure
+from ..registry import load_task
+from ..task import Task
+from ..versions import versions
 
 FRESH_EVERY = 4
 """Runs after which the candidate's worker is replaced."""
-
-app = typer.Typer(add_completion=False, help="Benchmarks of the judge itself.", no_args_is_help=True)
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,42 +58,40 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
         return (self.high - self.low) / (2 * self.estimate)
 
 
-@app.callback()
-def _group() -> None:
-    """Benchmarks of the judge itself."""
+def run_aa(kind: str, names: list[str], runs: int, effort: str, chosen: dict[str, str], out: Path) -> str:
+    """Do the runs that `out` does not hold yet; returns the table of all that it then holds.
 
-
-@app.command()
-def aa(
-    out: Annotated[Path, typer.Option(help="JSONL file; runs that it holds are not repeated.")],
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
-    runs: Annotated[int, typer.Option(help="Runs per task.")] = 20,
-    effort: Annotated[str, typer.Option(help="full or quick")] = "full",
-    tasks: Annotated[list[str] | None, typer.Option("--task", help="Only these tasks.")] = None,
-    baselines: Annotated[list[str] | None, typer.Option("--baseline", help="task=name: skip the search for the best one.")] = None,
-) -> None:
-    """Submit baselines against themselves and print coverage and resolution."""
-    names = tasks or list(task_folders())
+    Args:
+        kind: Device kind.
+        names: Tasks.
+        runs: Runs per task.
+        effort: ``full`` or ``quick``.
+        chosen: Baseline by task; where none is named the best one is searched for.
+        out: JSONL file.
+    """
     done = read_runs(out)
     finished = {(run.task, run.number) for run in done}
     todo = [(name, number) for name in names for number in range(runs) if (name, number) not in finished]
     if todo:
-        judge = Judge(resolve(device))
-        pairs: dict[str, _Pair] = {}
-        chosen = dict(choice.split("=", 1) for choice in baselines or [])
-        try:
-            for name, number in todo:
-                if name not in pairs:
-                    for pair in pairs.values():
-                        pair.close()
-                    pairs = {name: _Pair(judge, load_task(name), chosen.get(name))}
-                run = run_once(pairs[name], number, effort)
-                with out.open("ab") as file:
-                    file.write(msgspec.json.encode(run) + b"\n")
-                typer.echo(f"{name} {number}: {run.baseline} {run.estimate:.4f} [{run.low:.4f}, {run.high:.4f}]", err=True)
-        finally:
-            judge.close()
-    typer.echo(summary(read_runs(out)))
+        _run_all(kind, todo, effort, chosen, out)
+    return summary(read_runs(out))
+
+
+def _run_all(kind: str, todo: list[tuple[str, int]], effort: str, chosen: dict[str, str], out: Path) -> None:
+    judge = Judge(kind)
+    pairs: dict[str, _Pair] = {}
+    try:
+        for name, number in todo:
+            if name not in pairs:
+                for pair in pairs.values():
+                    pair.close()
+                pairs = {name: _Pair(judge, load_task(name), chosen.get(name))}
+            run = run_once(pairs[name], number, effort)
+            with out.open("ab") as file:
+                file.write(msgspec.json.encode(run) + b"\n")
+            tell(f"{name} {number}: {run.baseline} {run.estimate:.4f} [{run.low:.4f}, {run.high:.4f}]")
+    finally:
+        judge.close()
 
 
 class _Pair:
@@ -128,7 +122,7 @@ class _Pair:
         compiled = any(baseline.compile for baseline in self.task.baselines if baseline.name == self.name)
         living = self.judge.contestants(self.task, compiled)
         if self.name not in living:
-            raise typer.BadParameter(f"baseline {self.name!r} of task {self.task.folder.name!r} does not run here: {list(living)} do")
+            raise Problem(f"baseline {self.name!r} of task {self.task.folder.name!r} does not run here: {list(living)} do")
         return living[self.name]
 
     def close(self) -> None:
@@ -207,7 +201,3 @@ def _row(name: str, runs: list[Run]) -> str:
     calls = sorted(run.call_us for run in runs)
     span = f"{calls[0]:.3g} to {calls[-1]:.3g}"
     return f"| {name} | {baselines} | {len(runs)} | {covered} ({covered / len(runs):.0%}) | {half:.2%} | {span} | {claim} |"
-
-
-if __name__ == "__main__":
-    app()

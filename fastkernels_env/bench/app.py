@@ -1,0 +1,210 @@
+"""The command group ``fastkernels-env bench``. Whatever needs torch is imported inside the commands."""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .._arguments import check_log, check_task, resolve_device
+from .._terminal import ACCEPTED, OTHER, Problem, display, tell, write
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from .suite import Fixture, Suite
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="Benchmarks of the judge itself.")
+
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+OutOption = Annotated[Path | None, typer.Option(help="JSONL file to append to; what it holds is not run again.")]
+SuiteOption = Annotated[Path | None, typer.Option(help="Folder of the threat suite; that of this checkout without it.")]
+OnlyOption = Annotated[str, typer.Option(help="Only fixtures whose name, category or task fits this pattern.")]
+
+
+@app.callback()
+def _group() -> None:
+    """Benchmarks of the judge itself."""
+
+
+@app.command()
+def aa(
+    out: Annotated[Path, typer.Option(help="JSONL file; runs that it holds are not repeated.")],
+    device: DeviceOption = "auto",
+    runs: Annotated[int, typer.Option(help="Runs per task.")] = 20,
+    effort: Annotated[str, typer.Option(help="full or quick")] = "full",
+    tasks: Annotated[list[str] | None, typer.Option("--task", help="Only these tasks.")] = None,
+    baselines: Annotated[list[str] | None, typer.Option("--baseline", help="task=name: skip the search for the best one.")] = None,
+) -> int:
+    """Submit baselines against themselves and print coverage and resolution."""
+    kind = resolve_device(device)
+    from ..registry import task_folders
+    from .aa import run_aa
+
+    chosen = dict(choice.split("=", 1) for choice in baselines or [])
+    write(run_aa(kind, tasks or list(task_folders()), runs, effort, chosen, out) + "\n")
+    return ACCEPTED
+
+
+@app.command()
+def integrity(
+    device: DeviceOption = "auto",
+    only: OnlyOption = "*",
+    suite: SuiteOption = None,
+    seeds: Annotated[bool, typer.Option(help="Run the tasks' seeds as honest fixtures too.")] = True,
+    as_json: JsonOption = False,
+    out: OutOption = None,
+) -> int:
+    """Judge every threat and every honest twin; exit status 1 if one got another verdict than it must."""
+    kind = resolve_device(device)
+    threats = _suite(suite)
+    chosen = _chosen(threats, kind, only, seeds)
+    _check_out(out)
+    from .integrity import HEADER, count, line, run_suite, summary
+
+    rows = run_suite(kind, threats, chosen, out, lambda row: tell(" | ".join(line(row)) + ("" if row.expected else f" | {row.reason}")))
+    counts = count(rows)
+    if as_json:
+        from msgspec import to_builtins
+
+        write(json.dumps({**to_builtins(counts), "rows": to_builtins(rows)}, indent=1) + "\n")
+    else:
+        display(_table(HEADER, [line(row) for row in rows]))
+        write(summary(counts) + "\n")
+    return ACCEPTED if counts.good else OTHER
+
+
+@app.command()
+def survival(
+    count: Annotated[int, typer.Option(help="Evaluations in all.")] = 500,
+    every: Annotated[int, typer.Option(help="One evaluation in so many is honest.")] = 10,
+    device: DeviceOption = "auto",
+    suite: SuiteOption = None,
+    as_json: JsonOption = False,
+    out: OutOption = None,
+) -> int:
+    """Judge hostile submissions in random order; exit status 1 if the judge died, refused honest work or left anything behind."""
+    kind = resolve_device(device)
+    threats = _suite(suite)
+    _check_out(out)
+    import tempfile
+
+    from msgspec import to_builtins
+
+    from .survival import run_survival
+
+    with tempfile.TemporaryDirectory(prefix="survival-") as folder:
+        lines = out or Path(folder) / "lines.jsonl"
+        result = run_survival(kind, threats, count, max(every, 1), lines, lambda end: tell(f"{end.number} {end.fixture}: {end.outcome}"))
+    if as_json:
+        write(json.dumps(to_builtins(result), indent=1) + "\n")
+    else:
+        figures = {**to_builtins(result), "outcomes": _listed(result.outcomes), "leaks": _listed(result.leaks)}
+        write("".join(f"{name.replace('_', ' ')}: {value}\n" for name, value in figures.items()))
+    return ACCEPTED if result.good else OTHER
+
+
+@app.command()
+def delegation(
+    device: DeviceOption = "auto",
+    tasks: Annotated[list[str] | None, typer.Option("--task", help="Only these tasks.")] = None,
+    effort: Annotated[str, typer.Option(help="full or quick")] = "full",
+    as_json: JsonOption = False,
+) -> int:
+    """Submit the baselines' own sources: exit status 1 if one is faster than itself."""
+    for name in tasks or ():
+        check_task(name)
+    kind = resolve_device(device)
+    from ..registry import task_folders
+    from .delegation import HEADER, line, run_delegation
+
+    rows = run_delegation(kind, tasks or list(task_folders()), effort, lambda row: tell(" | ".join(line(row))))
+    if as_json:
+        from msgspec import to_builtins
+
+        write(json.dumps(to_builtins(rows), indent=1) + "\n")
+    else:
+        display(_table(HEADER, [line(row) for row in rows]))
+    return ACCEPTED if all(row.good for row in rows) else OTHER
+
+
+@app.command()
+def alarms(
+    out: Annotated[Path, typer.Option(help="JSONL file; evaluations that it holds are not repeated.")],
+    device: DeviceOption = "auto",
+    count: Annotated[int, typer.Option(min=1, help="Evaluations of each seed.")] = 25,
+    effort: Annotated[str, typer.Option(help="full or quick")] = "quick",
+    tasks: Annotated[list[str] | None, typer.Option("--task", help="Only these tasks.")] = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Judge every seed again and again on fresh inputs: exit status 1 if one is ever refused."""
+    for name in tasks or ():
+        check_task(name)
+    kind = resolve_device(device)
+    _check_out(out)
+    from ..registry import task_folders
+    from .alarms import HEADER, run_alarms, table
+
+    rows = run_alarms(
+        kind, tasks or list(task_folders()), count, effort, out, lambda row: tell(f"{row.task} {row.seed_file} {row.number}: {row.outcome}")
+    )
+    if as_json:
+        from msgspec import to_builtins
+
+        write(json.dumps(to_builtins(rows), indent=1) + "\n")
+    else:
+        display(_table(HEADER, table(rows)))
+    return ACCEPTED if all(row.right for row in rows) else OTHER
+
+
+@app.command()
+def threats(suite: SuiteOption = None) -> int:
+    """Print what the threat suite tries, as a page of Markdown."""
+    found = _suite(suite)
+    from .page import render
+
+    write(render(found))
+    return ACCEPTED
+
+
+def _suite(folder: Path | None) -> Suite:
+    from .suite import SuiteError, find_suite
+
+    try:
+        return find_suite(folder)
+    except SuiteError as error:
+        raise Problem(str(error)) from error
+
+
+def _chosen(suite: Suite, kind: str, pattern: str, seeds: bool) -> list[Fixture]:
+    from .suite import seed_fixtures
+
+    known = suite.on(kind) + (seed_fixtures(kind) if seeds else [])
+    chosen = [f for f in known if any(fnmatch.fnmatch(word, pattern) for word in (f.name, f.category, f.task))]
+    if not chosen:
+        raise Problem(f"no fixture for device {kind!r} fits the pattern {pattern!r}; the command `bench threats` lists them")
+    return chosen
+
+
+def _listed(figures: dict[str, int]) -> str:
+    return ", ".join(f"{name.replace('_', ' ')} {figure}" for name, figure in figures.items())
+
+
+def _check_out(out: Path | None) -> None:
+    if out is not None:
+        check_log(out)
+
+
+def _table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> RenderableType:
+    from rich.table import Table
+
+    table = Table(box=None, header_style="dim", pad_edge=False, padding=(0, 2, 0, 0))
+    for name in header:
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    return table

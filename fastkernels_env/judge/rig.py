@@ -1,0 +1,184 @@
+"""A submission in a worker of the integrate gate, with its cases in place: opened, run a step at a time, compared."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+
+from ..device import Arena
+from ..types import Artifact
+from .cases import Case, derive_seed
+from .drill import Drill
+from .errors import JudgeFault, StepFailed, WorkerRaised
+from .schema import operator_schema
+from .scope import FIRST_CALL_SECONDS, INTERPRETED_SECONDS, LOAD_SECONDS, Scope
+from .slots import Slots
+from .verify import same_bytes
+
+if TYPE_CHECKING:
+    from .session import WorkerSession
+
+FIRST, SECOND, OTHER, RESULT = range(4)
+"""Calls: two on the base workload, one on another size, and one whose outputs take other calls' results."""
+PAIRS = range(4, 12)
+"""Calls on the base workload, in turn on the first and on the second case's values (CUDA)."""
+_STACK_SECONDS = 60.0
+STEP_SECONDS = 20.0
+_TOLERATED = 0.1
+"""Largest relative RMS error of an eager call that is left to verification."""
+
+
+class Eager(NamedTuple):
+    """What a call gave when it was simply called: outputs and their relative RMS errors, by name."""
+
+    outputs: dict[str, torch.Tensor]
+    errors: dict[str, float]
+
+
+class Rig:
+    """A worker that can be replaced, and the cases that it runs.
+
+    Args:
+        scope: The evaluation.
+        artifact: What was built.
+
+    Attributes:
+        drill: Draws further cases.
+        cases: By call.
+        loaded: What of the global state loading changed, as reported.
+        called: The same after the first calls.
+        unregistered: Why the entry is no operator; empty if it is.
+        wrong_eagerly: Why a plain call in a fresh worker is wrong; empty if it is right.
+    """
+
+    def __init__(self, scope: Scope, artifact: Artifact) -> None:
+        self.scope, self.artifact = scope, artifact
+        device = scope.judge.device
+        self.drill = Drill(scope.task, device.kind, device.torch_device, derive_seed(scope.seed, "gate"), artifact.has_plan)
+        self.loaded = self.called = self.unregistered = self.wrong_eagerly = ""
+        self.cases = self._draw()
+        self.session: WorkerSession | None = None
+        self._slots = Slots(scope.task, self.cases)
+        self._arena: Arena | None = None
+        self._eager: dict[int, Eager] = {}
+
+    def _draw(self) -> list[Case]:
+        smallest = min(self.drill.sizes, default=None)
+        if self.scope.interpreted:
+            return [self.drill.case("first", smallest)]
+        first = self.drill.case("first")
+        second = self.drill.case("second", like=first)
+        other = self.drill.case("other", self.drill.sizes[0] if self.drill.sizes else None)
+        cases = [first, second, other]
+        if self.scope.kind == "cuda":
+            cases += [first, *(first if index % 2 == 0 else second for index in PAIRS)]
+        return cases
+
+    def open(self) -> None:
+        """Start a worker, load the submission, and call it once on every case.
+
+        Raises:
+            WorkerError: The submission raised, died or hung.
+            JudgeFault: The compile stack of this host cannot be used.
+        """
+        scope, interpreted = self.scope, self.scope.interpreted
+        self.session = scope.judge.host.spawn(stack=not interpreted)
+        try:
+            self.session.watch(not interpreted, _STACK_SECONDS)
+        except StepFailed as error:
+            raise JudgeFault(f"the compile stack of this host cannot be used: {error.summary}") from None
+        self.session.load(scope.load_request(self.artifact), LOAD_SECONDS)
+        self.loaded = self.loaded or self._changes()
+        try:
+            self.session.register(operator_schema(scope.task), STEP_SECONDS)
+        except StepFailed as error:
+            self.unregistered = error.summary
+        self._arena = scope.judge.device.allocate(self._slots.size)
+        self.session.attach(self._arena)
+        self.session.bind(self._slots.calls)
+        calls = range(min(len(self.cases), RESULT))
+        self.write(*calls, weights=True)
+        self.session.setup(range(len(self.cases)), FIRST_CALL_SECONDS)
+        self._call_eagerly(calls)
+        self.called = self.called or self._changes()
+
+    def _call_eagerly(self, calls: Sequence[int]) -> None:
+        assert self.session
+        assert self._arena
+        try:
+            self.session.step("eager", calls, INTERPRETED_SECONDS if self.scope.interpreted else FIRST_CALL_SECONDS)
+        except StepFailed as error:
+            raise WorkerRaised(error.summary, "", error.kind) from None
+        for index in calls:
+            case = self.cases[index]
+            errors = self._slots.errors(self._arena, index, case)
+            tolerated = {name: min(rms, _TOLERATED) for name, rms in errors.items()}
+            self.wrong_eagerly = self.wrong_eagerly or self._slots.wrong(self._arena, index, case, tolerated)
+            outputs = {arg.name: self._slots.view(self._arena, index, arg.name).clone() for arg in self.scope.task.outputs}
+            self._eager[index] = Eager(outputs, errors)
+
+    def _changes(self) -> str:
+        assert self.session
+        try:
+            return self.session.changes(STEP_SECONDS)
+        except StepFailed as error:
+            return f"the state can no longer be read: {error.summary}"
+
+    def write(self, *calls: int, weights: bool = False, late: bool = False) -> None:
+        """Write the inputs of these calls anew, each its own case, and poison their outputs."""
+        for index in calls:
+            self.put(index, self.cases[index], weights=weights, late=late)
+
+    def put(self, index: int, case: Case, *, weights: bool = False, late: bool = False) -> None:
+        """Write a case into the buffers of a call; see `Slots.write`."""
+        assert self._arena
+        self._slots.write(self._arena, index, case, poison=index % 2, weights=weights, late=late)
+
+    def step(self, way: str, *calls: int, seconds: float = STEP_SECONDS) -> dict[str, float]:
+        """Run calls one of the gate's ways.
+
+        Raises:
+            StepFailed: The submission raised.
+            WorkerError: It died or hung.
+        """
+        assert self.session
+        self.scope.judge.device.synchronize()
+        return self.session.step(way, calls, seconds)
+
+    def wrong(self, index: int, case: Case | None = None) -> str:
+        """Why the outputs of a call are wrong; empty if they are right. `case`: the one it ran on, if that is not its own."""
+        assert self._arena
+        case = case or self.cases[index]
+        known = self._known(case)
+        if known and all(same_bytes(self._slots.view(self._arena, index, name), right) for name, right in known.outputs.items()):
+            return ""
+        return self._slots.wrong(self._arena, index, case, known.errors if known else {})
+
+    def _known(self, case: Case) -> Eager | None:
+        return next((self._eager[index] for index in self._eager if self.cases[index] is case), None)
+
+    def modified(self, index: int) -> str:
+        """The name of a read-only argument of a call that no longer holds its bytes; empty if there is none."""
+        assert self._arena
+        return self._slots.modified(self._arena, index, self.cases[index])
+
+    def abort(self) -> None:
+        """Kill the worker while another thread waits for it: that thread then learns that it died. May be called from any thread."""
+        session = self.session
+        if session is not None:
+            with contextlib.suppress(OSError):
+                os.kill(session.pid, signal.SIGKILL)
+
+    def close(self) -> None:
+        """End the worker and free memory. Idempotent; `open` may follow."""
+        if self.session is not None:
+            self.session.close()
+            self.session = None
+        if self._arena is not None:
+            self._arena.close()
+            self._arena = None

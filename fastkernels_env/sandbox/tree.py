@@ -1,0 +1,105 @@
+"""A process and all that it started, seen from outside: found, stopped, continued, ended."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+
+_STOPPED = frozenset("TtZX")
+_MOMENT = 0.05
+
+
+def descendants(pid: int) -> list[int]:
+    """Living processes below `pid`, parents first, `pid` itself not among them."""
+    found: list[int] = []
+    queue = [pid]
+    while queue:
+        children = _children(queue.pop())
+        found += children
+        queue += children
+    return found
+
+
+def _children(pid: int) -> list[int]:
+    """Children of every thread of a process."""
+    children: list[int] = []
+    folder = f"/proc/{pid}/task"
+    try:
+        threads = os.listdir(folder)
+    except OSError:
+        return children
+    for thread in threads:
+        try:
+            children += map(int, _read(f"{folder}/{thread}/children").split())
+        except FileNotFoundError:
+            if os.path.exists(f"{folder}/{thread}"):  # a kernel that does not list them
+                return _children_by_scan(pid)
+        except OSError:
+            continue
+    return children
+
+
+def _read(path: str) -> bytes:
+    """A small file, in as few system calls as it takes."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        return os.read(descriptor, 1 << 16)
+    finally:
+        os.close(descriptor)
+
+
+def _children_by_scan(pid: int) -> list[int]:
+    found = []
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            with contextlib.suppress(OSError, ValueError, IndexError):
+                if int(_read(f"/proc/{name}/stat").rpartition(b")")[2].split()[1]) == pid:
+                    found.append(int(name))
+    return found
+
+
+def stop(pid: int) -> None:
+    """Stop a process and all below it; returns when every thread of them has stopped.
+
+    A process that is about to have a child may still have it: so the walk is repeated until it finds nothing that runs. A thread inside
+    of a driver's call stops at its end; it is not waited for longer than a moment.
+    """
+    stopped: set[int] = set()
+    deadline = time.monotonic() + _MOMENT
+    while fresh := [process for process in (pid, *descendants(pid)) if process not in stopped]:
+        for process in fresh:
+            _signal(process, signal.SIGSTOP)
+        stopped.update(fresh)
+        while not all(map(_has_stopped, fresh)) and time.monotonic() < deadline:
+            time.sleep(2e-5)  # it may be waiting for the core that this thread is on
+
+
+def resume(pid: int) -> None:
+    """Continue what `stop` stopped, the youngest first."""
+    for process in reversed([pid, *descendants(pid)]):
+        _signal(process, signal.SIGCONT)
+
+
+def kill(pid: int) -> None:
+    """End a process and all below it, however often it starts new ones. The caller reaps what is its child."""
+    stop(pid)
+    for process in [*reversed(descendants(pid)), pid]:
+        _signal(process, signal.SIGKILL)
+
+
+def _has_stopped(pid: int) -> bool:
+    """Whether no thread of a process runs."""
+    folder = f"/proc/{pid}/task"
+    with contextlib.suppress(OSError):
+        for thread in os.listdir(folder):
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                if chr(_read(f"{folder}/{thread}/stat").rpartition(b") ")[2][0]) not in _STOPPED:
+                    return False
+    return True
+
+
+def _signal(pid: int, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)

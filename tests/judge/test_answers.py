@@ -1,0 +1,108 @@
+"""Which wrong outputs are mistakes and which are lies."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from fastkernels_env.device.cpu import CpuDevice
+from fastkernels_env.judge.answers import Answers, TimedFailure
+from fastkernels_env.judge.ring import Geometry, InputSets
+from fastkernels_env.registry import load_task
+from fastkernels_env.task import Workload
+
+CALLS = 4
+ALL = slice(0, 2 * CALLS)
+
+
+class Board:
+    """Input sets of rms_norm, and what a right kernel answers to them."""
+
+    def __init__(self):
+        task = load_task("rms_norm")
+        workload = Workload(name="small", device="cpu", dtype="float32", sizes={"T": 6, "H": 32})
+        self.sets = InputSets(task, workload, Geometry(CALLS, 1, {}, 256, {}, 0), 3, CpuDevice())
+        self.generator = torch.Generator().manual_seed(1)
+        self.answers = Answers(self.sets)
+        plain = self.arrange(plain=True)
+        self.answers.check(plain, slice(0, self.sets.geometry.entries), self.right(plain, range(self.sets.geometry.entries)))
+
+    def arrange(self, **options):
+        return self.sets.arrange(self.generator, **options)
+
+    def right(self, arrangement, slots=range(2 * CALLS)):
+        return {"out": torch.stack([self.sets.case(arrangement, slot).expected["out"].float() for slot in slots])}
+
+
+@pytest.fixture
+def board():
+    return Board()
+
+
+def test_right_answers_to_rearranged_inputs_are_right(board):
+    for _ in range(3):
+        arrangement = board.arrange(count=2 * CALLS, renewed=2)
+        board.answers.check(arrangement, ALL, board.right(arrangement))
+
+
+def test_known_answers_are_not_computed_again(board):
+    arrangement = board.arrange()
+    outputs = board.right(arrangement)
+    board.sets._args["input"].zero_()  # from here on the oracle would say something else
+    board.answers.check(arrangement, ALL, outputs)
+
+
+def test_other_bits_of_the_same_value_are_right(board):
+    arrangement = board.arrange()
+    outputs = board.right(arrangement)
+    board.answers.check(arrangement, ALL, {"out": outputs["out"] * (1 + 1e-6)})
+
+
+def failure(board, arrangement, outputs):
+    with pytest.raises(TimedFailure) as raised:
+        board.answers.check(arrangement, ALL, {"out": outputs})
+    return raised.value
+
+
+def test_the_answer_of_an_earlier_block_is_a_lie(board):
+    earlier = board.right(board.arrange())["out"]
+    arrangement = board.arrange()
+    outputs = board.right(arrangement)["out"]
+    outputs[3] = earlier[3]
+    assert failure(board, arrangement, outputs).tampered
+
+
+def test_the_answer_of_an_earlier_block_with_other_signs_is_a_lie(board):
+    earlier = board.right(board.arrange())["out"]
+    arrangement = board.arrange()
+    outputs = board.right(arrangement)["out"]
+    outputs[2] = earlier[5] * torch.tensor([-1.0, 1, -1, 1, 1, -1])[:, None] * 4
+    assert failure(board, arrangement, outputs).tampered
+
+
+@pytest.mark.parametrize("blank", [float("nan"), 2.0**100])
+def test_nothing_written_is_a_lie(board, blank):
+    arrangement = board.arrange()
+    outputs = board.right(arrangement)["out"]
+    outputs[0] = blank
+    assert failure(board, arrangement, outputs).tampered
+
+
+@pytest.mark.parametrize("spoil", [
+    lambda out: out.mul_(1.02), lambda out: out[2:].zero_(), lambda out: out[-1].fill_(float("nan")), lambda out: out[1:].fill_(2.0**100),
+    lambda out: out.copy_(out.flip(1)),
+])  # fmt: skip
+def test_an_error_is_an_error(board, spoil):
+    arrangement = board.arrange()
+    outputs = board.right(arrangement)["out"]
+    for output in outputs:
+        spoil(output)
+    assert not failure(board, arrangement, outputs).tampered
+
+
+def test_a_fresh_entry_must_be_right_too(board):
+    arrangement = board.arrange(count=2 * CALLS, renewed=1)
+    slot = int(arrangement.kept.nonzero())
+    outputs = board.right(arrangement)["out"]
+    outputs[slot] *= 1.02
+    assert not failure(board, arrangement, outputs).tampered

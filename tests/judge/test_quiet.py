@@ -1,0 +1,131 @@
+"""A quiet device: stopped processes use no processor time, and the judge's own work takes as long as ever."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from fastkernels_env.device.cpu import CpuDevice
+from fastkernels_env.judge.quiet import Canary, NotQuiet, Strays
+from fastkernels_env.judge.turns import taking_turns
+
+SPIN = "import os\nos.fork()\nwhile True: pass"
+
+
+class Work:
+    """A process that keeps two busy, with what `Turns` asks of a session."""
+
+    def __init__(self):
+        self.process = subprocess.Popen([sys.executable, "-c", SPIN], start_new_session=True)
+        self.pid = self.process.pid
+        while not Strays(self.pid).seconds([]):
+            time.sleep(0.01)
+
+    def send(self, number):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, number)
+
+    def pause(self):
+        self.send(signal.SIGSTOP)
+
+    def resume(self):
+        self.send(signal.SIGCONT)
+
+
+class Escaped(Work):
+    """One that cannot be stopped."""
+
+    def pause(self):
+        pass
+
+
+@pytest.fixture
+def trusted():
+    yield from started(Work)
+
+
+@pytest.fixture
+def judged():
+    yield from started(Work)
+
+
+@pytest.fixture
+def escaped():
+    yield from started(Escaped)
+
+
+def started(kind):
+    work = kind()
+    yield work
+    work.send(signal.SIGKILL)
+    work.process.wait()
+
+
+def turn(judged, trusted):
+    with taking_turns(judged, [trusted], Canary(CpuDevice())) as turns:
+        turns.give(judged)
+        time.sleep(0.05)
+        turns.give(trusted)
+        time.sleep(0.4)
+        turns.give(judged)
+        turns.settle()
+
+
+def test_who_is_stopped_uses_no_time(judged, trusted):
+    turn(judged, trusted)
+
+
+def test_who_goes_on_is_seen(escaped, trusted):
+    with pytest.raises(NotQuiet, match="processor time"):
+        turn(escaped, trusted)
+
+
+def test_everyone_goes_on_afterwards(judged, trusted):
+    turn(judged, trusted)
+    before = Strays(judged.pid).seconds([])
+    deadline = time.monotonic() + 20
+    while Strays(judged.pid).seconds([]) <= before + 0.02:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+class Slowed(CpuDevice):
+    """Its canary takes the times that are given, the last one for ever."""
+
+    def __init__(self, *seconds):
+        super().__init__()
+        self.seconds = list(seconds)
+
+    def canary(self):
+        return self.seconds.pop(0) if len(self.seconds) > 1 else self.seconds[0]
+
+
+QUIET = [0.010] * 6
+
+
+def test_a_canary_that_is_as_fast_as_ever_says_nothing():
+    canary = Canary(Slowed(*QUIET, 0.011, 0.012, 0.0105))
+    for _ in range(3):
+        canary.check()
+
+
+def test_a_moment_of_noise_is_waited_for():
+    canary = Canary(Slowed(*QUIET, 0.050, 0.040, 0.011))
+    canary.check()
+
+
+def test_a_device_that_stays_slow_is_not_quiet():
+    canary = Canary(Slowed(*QUIET, 0.010, 0.020))
+    canary.check()
+    with pytest.raises(NotQuiet, match="20 ms instead of 10 ms"):
+        canary.check()
+
+
+def test_a_device_whose_time_says_nothing_is_quiet():
+    Canary(CpuDevice()).check()

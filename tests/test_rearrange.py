@@ -1,0 +1,193 @@
+"""Every task's re-randomisation: the inputs change, and the answers with them exactly as it says."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fastkernels_env.device.cpu import CpuDevice
+from fastkernels_env.judge.ring import Geometry, InputSets
+from fastkernels_env.rearrange import Entries, Rows, fill, gather
+from fastkernels_env.registry import load_task
+from fastkernels_env.task import Role, Workload
+
+SHAPES = {
+    "rms_norm": ("float32", {"T": 5, "H": 33, "row_stride": 48}, {}),
+    "fused_add_rms_norm": ("float32", {"T": 7, "H": 40}, {}),
+    "silu_and_mul": ("bfloat16", {"T": 6, "I": 24}, {}),
+    "rope": ("float32", {"T": 12, "q": 4, "kv": 2, "d": 16, "P": 64, "row_stride": 200}, {"theta": 1e4, "neox": 1, "run": 4}),
+    "gqa_decode": ("float32", {"B": 3, "q": 4, "kv": 2, "d": 16, "page": 4, "pool": 6}, {"median": 9, "sigma": 0.8, "low": 1, "high": 30}),
+    "linear_decode": ("bfloat16", {"M": 3, "N": 12, "K": 20}, {}),
+    "moe_gemm": ("float32", {"T": 6, "k": 2, "E": 4, "N": 12, "K": 16, "block": 16, "down": 0}, {"mul_routed_weight": 1}),
+    "fused_experts": ("float32", {"T": 5, "H": 16, "E": 4, "k": 2, "I": 8}, {}),
+}
+CALLS, WEIGHTS = 4, 2
+
+
+def sets_of(name, seed, down=0):
+    task = load_task(name)
+    dtype, sizes, params = SHAPES[name]
+    sizes = {**sizes, "down": 1} if down else sizes
+    workload = Workload(name="small", device="cpu", dtype=dtype, sizes=sizes, params=params)
+    return InputSets(task, workload, Geometry(CALLS, WEIGHTS, {}, 256, {}, 0), seed, CpuDevice())
+
+
+def answers_to(sets, args, slot):
+    weights = {arg.name: sets.weight(arg.name)[slot % WEIGHTS] for arg in sets.task.signature if arg.role is Role.WEIGHT}
+    return sets.task.oracle({**args, **weights, **sets.scalars})
+
+
+def stacked(sets):
+    """What the sets hold, and the oracle's answers to them as they are: ``[sets, ...]`` by name."""
+    plain = sets.arrange(torch.Generator().manual_seed(0), plain=True)
+    place = plain.order.argsort()
+    cases = [sets.case(plain, int(place[index])) for index in range(sets.geometry.entries)]
+    return {arg.name: torch.stack([case.expected[arg.name] for case in cases]) for arg in sets.task.outputs}
+
+
+@pytest.mark.parametrize(("name", "down"), [*((name, 0) for name in SHAPES), ("moe_gemm", 1)])
+def test_rearranged_inputs_have_the_rearranged_answers(name, down):
+    for seed in range(4):
+        sets = sets_of(name, seed, down)
+        known, generator = stacked(sets), torch.Generator().manual_seed(seed)
+        for _ in range(3):
+            arrangement = sets.arrange(generator)
+            for arg in sets.task.outputs:
+                expected = gather(known[arg.name], arrangement.moved.outputs[arg.name])
+                for slot in range(sets.geometry.entries):
+                    torch.testing.assert_close(
+                        sets.case(arrangement, slot).expected[arg.name], expected[slot], rtol=1e-9, atol=1e-12, msg=f"{name} slot {slot}"
+                    )
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_every_slot_gets_other_values_and_keeps_what_does_not_matter(name):
+    sets = sets_of(name, 3)
+    generator = torch.Generator().manual_seed(1)
+    values = [sets.arrange(generator) for _ in range(6)]
+    for arg in sets.task.signature:
+        if arg.role in (Role.INPUT, Role.INOUT):
+            seen = [[sets.values(a, arg.name, slice(slot, slot + 1)).double() for a in values] for slot in range(2 * CALLS)]
+            changed = [torch.stack([other != first for other in others]).any(0) for first, *others in seen]
+            used = torch.stack(changed).double().mean()
+            assert used > 0.9, (name, arg.name, used)
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_whole_entries_are_rarely_seen_again(name):
+    """What an entry holds, all of it, in one block is nowhere in the next."""
+    sets = sets_of(name, 5)
+    generator = torch.Generator().manual_seed(2)
+
+    def contents():
+        arrangement = sets.arrange(generator)
+        names = [arg.name for arg in sets.task.signature if arg.role in (Role.INPUT, Role.INOUT)]
+        stacks = [sets.values(arrangement, arg, slice(0, 2 * CALLS)) for arg in names]
+        return {b"".join(stack[slot].contiguous().view(torch.uint8).numpy().tobytes() for stack in stacks) for slot in range(2 * CALLS)}
+
+    blocks = [contents() for _ in range(5)]
+    again = sum(len(a & b) for i, a in enumerate(blocks) for b in blocks[:i])
+    assert again <= 0.2 * 10 * 2 * CALLS, (name, again)
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_a_renewed_set_is_held_as_it_is_and_is_new(name):
+    sets = sets_of(name, 8)
+    generator = torch.Generator().manual_seed(4)
+    known = stacked(sets)
+    before = sets.version.clone()
+    arrangement = sets.arrange(generator, count=2 * CALLS, renewed=3)
+    slots = arrangement.kept.nonzero().flatten().tolist()
+    assert len(slots) == 3
+    assert int((sets.version != before).sum()) == 3
+    again = stacked(sets)
+    for slot in slots:
+        index = int(arrangement.order[slot])
+        case = sets.case(arrangement, slot)
+        for arg in sets.task.outputs:
+            assert torch.equal(gather(again[arg.name], arrangement.moved.outputs[arg.name])[slot], again[arg.name][index])
+            torch.testing.assert_close(case.expected[arg.name], again[arg.name][index])
+            assert not torch.equal(again[arg.name][index], known[arg.name][index])
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_weights_stay_what_they_are(name):
+    sets = sets_of(name, 2)
+    weights = {arg.name: sets.weight(arg.name).clone() for arg in sets.task.signature if arg.role is Role.WEIGHT}
+    sets.renew(range(sets.geometry.entries))
+    sets.draw(1)
+    for weight, values in weights.items():
+        assert torch.equal(sets.weight(weight), values)
+
+
+@pytest.mark.parametrize("name", ["gqa_decode", "moe_gemm"])
+def test_metadata_stays_what_the_task_promises(name):
+    sets = sets_of(name, 6)
+    arrangement = sets.arrange(torch.Generator().manual_seed(9))
+    for slot in range(sets.geometry.entries):
+        case = sets.case(arrangement, slot)
+        if name == "gqa_decode":
+            used = int(case.args["kv_indptr"][-1])
+            pages = case.args["kv_indices"][:used].tolist()
+            assert len(set(pages)) == used
+            assert int(case.args["last_page_len"].min()) >= 1
+        else:
+            rows, block = sets.workload.sizes["R"], sets.workload.sizes["block"]
+            ids, used = case.args["sorted_token_ids"], int(case.args["num_tokens_post_padded"])
+            assert sorted(ids[ids < rows].tolist()) == list(range(rows))
+            assert bool((ids[used:] == rows).all())
+            for first in range(0, used, block):
+                part = ids[first : first + block].tolist()
+                assert part == sorted(part)
+
+
+@settings(max_examples=60)
+@given(st.integers(1, 9), st.integers(1, 5), st.integers(1, 3), st.integers(0, 10**6), st.data())
+def test_units_are_dealt_out_inside_groups_and_none_twice(slots, units, groups, seed, data):
+    rng = random.Random(seed)
+    order = torch.tensor(rng.sample(range(slots), slots))
+    kept = torch.tensor(data.draw(st.lists(st.booleans(), min_size=slots, max_size=slots)))
+    group = torch.tensor([rng.randrange(groups) for _ in range(slots)])
+    group[kept] = groups + torch.arange(slots)[kept]
+    entries = Entries({}, {}, order, group, kept, torch.Generator().manual_seed(seed))
+    index = entries.rows(units)
+    assert sorted(index.flatten().tolist()) == list(range(slots * units))
+    place_of = order.argsort()
+    for slot in range(slots):
+        sources = place_of[index[slot] // units]
+        assert set(group[sources].tolist()) == {int(group[slot])}
+        if kept[slot]:
+            assert index[slot].tolist() == [int(order[slot]) * units + unit for unit in range(units)]
+    dealt = entries.sets(units)
+    for unit in range(units):
+        assert sorted(dealt[:, unit].tolist()) == list(range(slots))
+    for name in ("signs", "powers"):
+        factor = getattr(entries, name)(units)
+        assert bool((factor[kept] == 1).all())
+        assert set(factor.flatten().tolist()) <= {-1.0, 0.5, 1.0, 2.0}
+    assert entries.permutations(units).sort(1).values.tolist() == [list(range(units))] * slots
+
+
+@settings(max_examples=60)
+@given(st.integers(1, 4), st.integers(1, 3), st.integers(1, 3), st.integers(1, 5), st.booleans(), st.integers(0, 10**6))
+def test_filling_and_gathering_agree(slots, units, lines, width, scaled, seed):
+    generator = torch.Generator().manual_seed(seed)
+    stack = torch.randn(slots, units * lines, width, generator=generator)
+    index = torch.randint(slots * units, (slots, units), generator=generator)
+    first = int(torch.randint(width, (1,), generator=generator))
+    factor = torch.tensor([-1.0, 2.0, 0.5])[torch.randint(3, (slots, units), generator=generator)] if scaled else None
+    rows = Rows(index, factor, first)
+    wide = torch.full((slots, units * lines, width + 3), 7.0)
+    fill(wide[..., :width], stack, rows)
+    assert torch.equal(wide[..., :width], gather(stack, rows))
+    assert bool((wide[..., width:] == 7).all())
+    for slot in range(slots):
+        for unit in range(units):
+            source = stack.view(slots * units, lines, width)[index[slot, unit]].clone()
+            if factor is not None:
+                source[..., first:] *= factor[slot, unit]
+            assert torch.equal(gather(stack, rows)[slot].view(units, lines, width)[unit], source)
