@@ -404,12 +404,13 @@ def start_interruptible(arguments, environment):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_evaluation(environment, submission, tmp_path, number):
     """Workers and scratch folders are gone, the log holds one whole line, the exit status is the signal's."""
-    log, started = tmp_path / "log.jsonl", tmp_path / "started"
-    hanging = HANGING.replace("    time.sleep", f"    open({str(started)!r}, 'w').close()\n    time.sleep")
+    log = tmp_path / "log.jsonl"
+    hanging = HANGING.replace("    time.sleep", "    open('started', 'w').close()\n    time.sleep")  # in its own folder: it sees no other
     arguments = ["evaluate", "tiny_scale", str(submission(hanging)), "--device", "cpu", "--json", "--log", str(log)]
     process = start_interruptible(arguments, environment)
     try:
-        wait_until(started.exists, "the submission's first call")
+        cwd = "/proc/{}/cwd/started".format
+        wait_until(lambda: any(os.path.exists(cwd(pid)) for pid in descendants(process.pid)), "the submission's first call")
         below = descendants(process.pid)
         assert len(below) >= 2  # the fork server and a worker
         process.send_signal(number)
