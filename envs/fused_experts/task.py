@@ -51,7 +51,7 @@ class FusedExperts(Task):
     ragged: ClassVar[Mapping[str, Mapping[str, Range]]] = {"cpu": {"T": (1, 48)}, "cuda": {"T": (1, 5000)}}
 
     variants: ClassVar[Mapping[str, tuple[Mapping[str, int], ...]]] = {
-        "cpu": ({"E": 11, "H": 144, "I": 200}, {"E": 32, "H": 352, "I": 88}),
+        "cpu": ({"E": 11, "H": 528, "I": 200}, {"E": 32, "H": 608, "I": 88}),
         "cuda": ({"E": 64, "k": 6, "H": 2048, "I": 1408}, {"E": 32, "k": 4, "H": 2880, "I": 720}),
     }
 
