@@ -255,7 +255,7 @@ def _checks(kind: str) -> list[Row]:
     rows = []
     for spec in CHECKS:
         why = spec.missing or ("" if kind in spec.devices else f"not required on {kind}")
-        status = "not_run" if why else "runs"
+        status = "not_run" if why else "advisory" if spec.advisory else "runs"
         rows.append({"device": kind, "name": spec.name, "stage": spec.stage.value, "status": status, "detail": why or spec.about})
     return rows
 

@@ -113,28 +113,44 @@ class Entries:
 
 def gather(stack: torch.Tensor, rows: Rows) -> torch.Tensor:
     """The units that `rows` names: ``[slots, *stack.shape[1:]]``."""
-    units = rows.source.shape[1]
-    flat = stack.reshape(stack.shape[0] * units, -1)
-    values = flat.index_select(0, rows.source.flatten()).view(len(rows.source), *stack.shape[1:])
-    return _scaled(values, rows)
+    values = _selected(stack, rows)
+    if rows.factor is not None:
+        _units(values, rows)[..., rows.first :].mul_(_factors(rows, values))
+    return values
 
 
 def fill(target: torch.Tensor, stack: torch.Tensor, rows: Rows) -> None:
-    """Write the units that `rows` names into ``target`` (``[slots, *stack.shape[1:]]``, perhaps strided)."""
+    """Write the units that `rows` names into ``target`` (``[slots, *stack.shape[1:]]``; rows may be further apart than they are long)."""
     if rows.source.shape[1] == 1 and rows.factor is None and not stack.is_cuda:  # one pass instead of two
         for slot, index in enumerate(rows.source.flatten().tolist()):
             target[slot].copy_(stack[index])
         return
     step = max(_CHUNK[stack.device.type] // max(stack[0].nbytes, 1), 1)
     for first in range(0, len(target), step):
-        part = slice(first, first + step)
-        target[part].copy_(gather(stack, rows.part(part)))
+        part = rows.part(slice(first, first + step))
+        _fill(target[first : first + step], _selected(stack, part), part)
 
 
-def _scaled(values: torch.Tensor, rows: Rows) -> torch.Tensor:
-    """Multiply in place; `values` is a private copy."""
-    if rows.factor is not None and values.numel():
-        slots, units = rows.source.shape
-        parts = values.view(slots, units, -1, values.shape[-1])[..., rows.first :]
-        parts.mul_(rows.factor.to(values.dtype)[:, :, None, None])
-    return values
+def _fill(target: torch.Tensor, values: torch.Tensor, rows: Rows) -> None:
+    if rows.factor is None:
+        target.copy_(values)
+        return
+    given, wanted = _units(values, rows), _units(target, rows)
+    wanted[..., : rows.first].copy_(given[..., : rows.first])
+    torch.mul(given[..., rows.first :], _factors(rows, values), out=wanted[..., rows.first :])
+
+
+def _selected(stack: torch.Tensor, rows: Rows) -> torch.Tensor:
+    flat = stack.reshape(stack.shape[0] * rows.source.shape[1], -1)
+    return flat.index_select(0, rows.source.flatten()).view(len(rows.source), *stack.shape[1:])
+
+
+def _units(values: torch.Tensor, rows: Rows) -> torch.Tensor:
+    """``[slots, units, lines, width]``, without a copy."""
+    slots, units = rows.source.shape
+    return values.view(slots, units, values[:1].numel() // (units * values.shape[-1]) if values.numel() else 0, values.shape[-1])
+
+
+def _factors(rows: Rows, values: torch.Tensor) -> torch.Tensor:
+    assert rows.factor is not None
+    return rows.factor.to(values.dtype)[:, :, None, None]

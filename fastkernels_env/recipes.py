@@ -85,7 +85,7 @@ class Draw:
         rows = values.view(-1, values.shape[-1])
         kinds = torch.randint(_ROW_KINDS, (len(rows),), generator=self.generator, device=self.device)
         changes: tuple[Callable[[torch.Tensor], torch.Tensor], ...] = (
-            lambda x: x * large, lambda x: x * small, torch.zeros_like, lambda x: x[:, :1].expand_as(x), torch.abs,
+            lambda x: x * large, lambda x: x * small, torch.zeros_like, lambda x: x[:, :1].clamp(-large, large).expand_as(x), torch.abs,
         )
         for kind, change in enumerate(changes):
             chosen = (kinds == kind).nonzero().flatten()

@@ -31,7 +31,20 @@ def test_at_first_nothing_has_run_and_every_reason_is_given(device):
 
 def test_what_this_version_lacks_is_never_required(device):
     assert not {spec.name for spec in CHECKS if spec.missing} & set(required(device))
-    assert {spec.name for spec in CHECKS if not spec.missing and device in spec.devices} == set(required(device))
+    assert {spec.name for spec in CHECKS if not (spec.missing or spec.advisory) and device in spec.devices} == set(required(device))
+
+
+def test_what_is_advisory_is_recorded_and_decides_nothing(device):
+    checks = CheckList(device)
+    for name in required(device):
+        checks.passed(name)
+    checks.failed("inline_trace", "a graph break")
+    checks.failed("second_device", "a wrong answer")
+    assert checks.missing() == []
+    assert checks.first_failure(Stage.INTEGRATE) is None
+    assert checks.has("inline_trace", Status.FAILED)
+    checks.failed("global_state", "a flag")
+    assert checks.first_failure(Stage.INTEGRATE).name == "global_state"
 
 
 def test_the_rest_is_missing_until_it_passed(device):

@@ -21,17 +21,20 @@ from fastkernels_env.protocol import (
     Arm,
     Attach,
     Bind,
+    Changes,
     Channel,
     Clock,
     Closed,
     Detach,
     Done,
     Ended,
+    Failed,
     Kill,
     Load,
     ProtocolError,
     Raised,
     Refused,
+    Register,
     Reply,
     Request,
     Run,
@@ -40,15 +43,17 @@ from fastkernels_env.protocol import (
     Setup,
     Spawn,
     Spawned,
+    Step,
     TensorRef,
     Trace,
+    Watch,
 )
 
 LIMIT = 1 << 16
 # Frames that a plain type does not describe are left out here on purpose: every other field comes from its own annotation.
 FRAMES = {
-    Request: (Load, Attach, Detach, Bind, Setup, Run, Arm, Clock, Trace),
-    Reply: (Done, Raised),
+    Request: (Load, Attach, Detach, Bind, Setup, Run, Arm, Clock, Trace, Watch, Changes, Register, Step),
+    Reply: (Done, Raised, Failed),
     ServerRequest: (Spawn, Kill),
     ServerReply: (Spawned, Refused, Ended),
 }

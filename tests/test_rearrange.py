@@ -114,6 +114,16 @@ def test_a_renewed_set_is_held_as_it_is_and_is_new(name):
             assert not torch.equal(again[arg.name][index], known[arg.name][index])
 
 
+@pytest.mark.parametrize("name", SHAPES)
+def test_weights_stay_what_they_are(name):
+    sets = sets_of(name, 2)
+    weights = {arg.name: sets.weight(arg.name).clone() for arg in sets.task.signature if arg.role is Role.WEIGHT}
+    sets.renew(range(sets.geometry.entries))
+    sets.draw(1)
+    for weight, values in weights.items():
+        assert torch.equal(sets.weight(weight), values)
+
+
 @pytest.mark.parametrize("name", ["gqa_decode", "moe_gemm"])
 def test_metadata_stays_what_the_task_promises(name):
     sets = sets_of(name, 6)

@@ -6,6 +6,7 @@ import random
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
+import msgspec
 import torch
 
 from ...rearrange import Rearrangement, Rows
@@ -22,6 +23,7 @@ class MoeGemm(Task):
     """Grouped GEMM over rows that are sorted by expert and padded to blocks."""
 
     entry = "moe_gemm"
+    version = 2
     summary = "Multiply every routed row by the weight matrix of its expert, with rows sorted by expert and padded to blocks."
     semantics = (
         "C has one row for each pair of a token and one of its experts, R rows in all: C[r, n] = sum over k of "
@@ -67,6 +69,15 @@ class MoeGemm(Task):
         rows, block = sizes["T"] * sizes["k"], sizes["block"]
         capacity = -(-(rows + sizes["E"] * (block - 1)) // block) * block
         return {**sizes, "R": rows, "M": rows if sizes["down"] else sizes["T"], "EM": capacity}
+
+    def hidden_workloads(self, device: str, rng: random.Random, count: int) -> list[Workload]:
+        """As every task's, with the routed weight where the public shape has none, and the other way round.
+
+        The public float32 shapes have none: in bf16 alone, a weight that is read in half precision would not show.
+        """
+        drawn = super().hidden_workloads(device, rng, count)
+        flipped = [{**w.params, "mul_routed_weight": 1 - w.params.get("mul_routed_weight", 0)} for w in drawn]
+        return [msgspec.structs.replace(w, params=params) for w, params in zip(drawn, flipped, strict=True)]
 
     def inputs(self, workload: Workload, draw: Draw) -> dict[str, Value]:
         sizes, params = workload.sizes, workload.params

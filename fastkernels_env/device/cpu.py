@@ -111,6 +111,7 @@ class CpuDevice(Device):
     kind = "cpu"
     torch_device = "cpu"
     graph = False
+    lone_us = 0.0
     target_seconds = 4e-3
     ring_limit = 768 << 20
 
@@ -168,10 +169,10 @@ class CpuDevice(Device):
         """Nothing to wait for: the judge has one thread (see `judging`)."""
 
     def flush(self) -> None:
-        """Add to every word of a buffer as large as the cache."""
+        """Read a buffer as large as the cache."""
         if self._waste is None:
-            self._waste = torch.zeros(self.cache_bytes // 4, dtype=torch.int32)
-        self._waste.add_(1)
+            self._waste = torch.ones(self.cache_bytes // 4)
+        self._waste.amax()
 
     @contextlib.contextmanager
     def judging(self) -> Iterator[None]:

@@ -55,7 +55,8 @@ class Drill:
         """The base workload, or it with another batch size."""
         if size is None:
             return self.base
-        return msgspec.structs.replace(self.base, name=f"{self.base.name} at {self._symbol}={size}", sizes={**self.base.sizes, self._symbol: size})
+        name, sizes = f"{self.base.name} at {self._symbol}={size}", {**self.base.sizes, self._symbol: size}
+        return msgspec.structs.replace(self.base, name=name, sizes=sizes)
 
     def case(self, label: str, size: int | None = None, like: Case | None = None, oracle: bool = True) -> Case:
         """Draw one case.

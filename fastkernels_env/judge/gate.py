@@ -8,17 +8,18 @@ A check that ends the worker fails, and the next one gets a fresh worker.
 from __future__ import annotations
 
 import contextlib
+import functools
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import torch
 
-from ..checks import CHECKS, CheckList
-from ..types import Artifact, Evidence, Language, Stage
+from ..checks import BY_NAME, CheckList
+from ..types import Artifact, Evidence, Language
 from . import stack
 from .errors import StepFailed, WorkerError, WorkerRaised
-from .growth import LEAST_SIZES, Growth, Sweep
+from .growth import LEAST_SIZES, Finding, Sweep
 from .rig import Rig
 from .scope import Scope
 
@@ -86,13 +87,13 @@ class Gate:
         for name, check in _STACK_CHECKS:
             if reason := self._inapplicable(name):
                 self._checks.waive(name, reason)
-            elif self._scope.kind in _devices(name):
-                self._perform(name, lambda rig, check=check: Growth(check(rig), note=_note(name, self._scope.kind)))  # type: ignore[misc]
-        for name, method in (("recompiles", "check_compilations"), ("memory_growth", "check_memory")):
+            elif self._scope.kind in BY_NAME[name].devices:
+                self._perform(name, functools.partial(self._seen, name, check))
+        for name, look in (("recompiles", Sweep.check_compilations), ("memory_growth", Sweep.check_memory)):
             if reason := self._inapplicable(name):
                 self._checks.waive(name, reason)
             else:
-                self._perform(name, lambda rig, method=method: getattr(self._sweeping(rig), method)())  # type: ignore[misc]
+                self._perform(name, functools.partial(self._swept, look))
 
     def _open(self) -> None:
         start = time.perf_counter()
@@ -114,7 +115,7 @@ class Gate:
             return f"the task has {len(self._rig.drill.sizes)} unseen batch sizes only"
         return ""
 
-    def _perform(self, name: str, check: Callable[[Rig], Growth]) -> None:
+    def _perform(self, name: str, check: Callable[[Rig], Finding]) -> None:
         """Run one check; whatever becomes of the worker, the next one can run."""
         assert self._rig
         start = time.perf_counter()
@@ -147,10 +148,14 @@ class Gate:
         else:
             self._checks.passed("global_state", "nothing that was looked at differs after loading and after the first calls")
 
-    def _sweeping(self, rig: Rig) -> Sweep:
+    def _seen(self, name: str, check: Callable[[Rig], str], rig: Rig) -> Finding:
+        backend = "inductor" if self._scope.kind == "cuda" else "aot_eager"
+        return Finding(check(rig), note=f"with the backend {backend}" if name == "opaque_graph" else "")
+
+    def _swept(self, look: Callable[[Sweep], Finding], rig: Rig) -> Finding:
         if self._sweep is None:
             self._sweep = Sweep(rig)
-        return self._sweep
+        return look(self._sweep)
 
     def _drop_worker(self) -> None:
         if self._sweep is not None:
@@ -159,20 +164,12 @@ class Gate:
             self._rig.close()
 
     def close(self) -> None:
-        """End the worker, if need be after it has opened. Idempotent."""
+        """End the worker, also one that is still opening, and free memory. Idempotent."""
         if self._opening is not None:
+            if self._rig is not None and not self._opening.done():
+                self._rig.abort()
             with contextlib.suppress(Exception):
                 self._opening.result()
         self._thread.shutdown()
         self._drop_worker()
-
-
-def _devices(name: str) -> tuple[str, ...]:
-    return next(spec.devices for spec in CHECKS if spec.name == name and spec.stage is Stage.INTEGRATE)
-
-
-def _note(name: str, kind: str) -> str:
-    """What a check that passed was run with."""
-    if name == "opaque_graph":
-        return "backend inductor" if kind == "cuda" else "backend aot_eager"
-    return ""
+        self._rig = self._sweep = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from typing import NamedTuple
 import torch
 
 from ..device import Arena
+from ..task import Role, Task
 from ..types import Evidence
 from .cases import Case
 from .rig import STEP_SECONDS, Rig
@@ -23,6 +25,8 @@ COMPARED = 2
 ROUNDS = 8
 ROUND_CALLS = 25
 """Eight rounds of 25 calls are 200."""
+_MOST_BYTES = {"cpu": 1 << 27, "cuda": 1 << 30}
+"""What all cases may take, roughly: where one is large, there are fewer."""
 _BINARIES = (".cubin", ".so", ".o")
 _ROUND_SECONDS = 0.25
 _LIMITS = {"resident": 2 << 20, "allocated": 1 << 20, "used": 16 << 20}
@@ -32,7 +36,7 @@ _WORDS = {
 }
 
 
-class Growth(NamedTuple):
+class Finding(NamedTuple):
     """What a check saw: why it failed, who saw it, and what to note if it passed."""
 
     failure: str = ""
@@ -49,13 +53,18 @@ class Sweep:
 
     def __init__(self, rig: Rig) -> None:
         self._rig = rig
-        sizes = rig.drill.sizes[1:] or [None]
-        self.cases: list[Case] = [rig.drill.case(f"size {size}", size, oracle=place < COMPARED) for place, size in enumerate(sizes)]
+        sizes: list[int | None] = [*rig.drill.sizes[1:]] or [None]
+        self.cases = [self._draw(sizes[0], 0)]
+        count = max(LEAST_SIZES + 2, _MOST_BYTES[rig.scope.kind] // max(_activation_bytes(rig.scope.task, self.cases[0]), 1))
+        self.cases += [self._draw(size, place) for place, size in enumerate(sizes[1:count], 1)]
         self._last = Slots(rig.scope.task, self.cases, ROUNDS)
         self._arena: Arena | None = None
         self._call_seconds = 0.0
 
-    def check_compilations(self) -> Growth:
+    def _draw(self, size: int | None, place: int) -> Case:
+        return self._rig.drill.case(f"size {size}", size, oracle=place < COMPARED)
+
+    def check_compilations(self) -> Finding:
         """`recompiles`: every size once; variants of one kernel, or of graphs, stay few.
 
         Kernels are counted by their files in the worker's scratch folder and, as reported, in the caches of its process.
@@ -71,14 +80,15 @@ class Sweep:
         for counts, evidence in ((seen, Evidence.JUDGED), (told, Evidence.REPORTED)):
             worst = max(counts, key=lambda name: counts[name], default="")
             if worst and counts[worst] > most:
-                return Growth(f"{counts[worst]:.0f} compilations of {worst!r} for {count} batch sizes", evidence)
+                return Finding(f"{counts[worst]:.0f} compilations of {worst!r} for {count} batch sizes", evidence)
         assert self._arena
-        for index in range(COMPARED):
+        for index in range(min(COMPARED, count)):
             if wrong := slots.wrong(self._arena, index, self.cases[index], {}):
-                return Growth(f"on a batch size that it had not met before it gave a wrong answer: {wrong}")
-        return Growth(note=f"at most {max([*seen.values(), *told.values()], default=0):.0f} compilations of one kernel for {count} batch sizes")
+                return Finding(f"on a batch size that it had not met before it gave a wrong answer: {wrong}")
+        highest = max([*seen.values(), *told.values()], default=0)
+        return Finding(note=f"at most {highest:.0f} compilations of one kernel for {count} batch sizes")
 
-    def check_memory(self) -> Growth:
+    def check_memory(self) -> Finding:
         """`memory_growth`: the same sizes over and over, at new addresses in every round; memory reaches a plateau."""
         calls = ROUND_CALLS if not self._call_seconds else max(3, min(ROUND_CALLS, int(_ROUND_SECONDS / self._call_seconds)))
         order = [number % len(self.cases) for number in range(calls)]
@@ -92,8 +102,9 @@ class Sweep:
         for name, values in series.items():
             if grown := growth(values, _LIMITS[name]):
                 evidence = Evidence.REPORTED if name == "allocated" else Evidence.JUDGED
-                return Growth(f"{_WORDS[name]} grew by {grown / 2**20:.1f} MiB over the last {ROUNDS // 2 * calls} of {ROUNDS * calls} calls", evidence)
-        return Growth(note=f"a plateau over {ROUNDS * calls} calls")
+                when = f"over the last {ROUNDS // 2 * calls} of {ROUNDS * calls} calls"
+                return Finding(f"{_WORDS[name]} grew by {grown / 2**20:.1f} MiB {when}", evidence)
+        return Finding(note=f"a plateau over {ROUNDS * calls} calls")
 
     def _place(self, shift: int) -> Slots:
         """Put every case in place, `shift` steps from where it was at first."""
@@ -142,9 +153,14 @@ class Sweep:
             self._arena = None
 
 
+def _activation_bytes(task: Task, case: Case) -> int:
+    weights = {arg.name for arg in task.signature if arg.role is Role.WEIGHT}
+    return sum(value.nbytes for name, value in case.args.items() if isinstance(value, torch.Tensor) and name not in weights)
+
+
 def growth(values: Sequence[float], limit: float) -> float:
     """By how much the second half of a series grew, if it did so steadily and by more than `limit`; else 0."""
     half = values[len(values) // 2 - 1 :]
-    steps = [after - before for before, after in zip(half, half[1:], strict=False)]
+    steps = [after - before for before, after in itertools.pairwise(half)]
     grown = half[-1] - half[0]
     return grown if grown > limit and sum(step > 0 for step in steps) >= 3 * len(steps) / 4 else 0.0

@@ -46,10 +46,8 @@ MOST_CONSTANT = 0.5
 SLOW_CALLS = 2
 """K for a side that is so slow that precision does not matter."""
 _EAGER_BLOCKS = 3
-SEALED_SLOTS = 4
-"""Slots of which one may hold the next sealed call."""
-_SHORT, _LONG, WAKE, _LONE, SEALED = range(5)
-"""Armed sequences; those of the sealed slots come last."""
+_SHORT, _LONG, _WAKE, _LONE = range(4)
+"""Armed sequences of a side that is timed in blocks."""
 
 
 Written = tuple[slice, dict[str, torch.Tensor]]
@@ -64,7 +62,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         least: Rounds below which no time limit stops the measurement.
         seconds: Budget of one workload's rounds.
         caches: The K calls of a block touch this many times the last-level cache.
-        fresh_seconds: Time per block for entries that are drawn anew and compared with their oracle; one at least.
+        fresh_seconds: Time per block for entries that are drawn anew and compared with their oracle; of a dear one chance decides.
         sealed_seconds: Budget of one workload's sealed calls.
         placements: How often the rings get new memory. Where memory lies makes a difference that rounds alone do not see.
     """
@@ -101,11 +99,6 @@ class Side:
         self.answers = answers
         """Where its outputs are verified."""
 
-    @property
-    def sealed_slots(self) -> int:
-        """How many slots may hold a sealed call: the first ones."""
-        return min(SEALED_SLOTS, 2 * self.calls)
-
 
 class SideError(Exception):
     """A side's worker raised, died or hung while the workload was measured."""
@@ -133,17 +126,17 @@ class Profiler:
         self.device, self.sets, self.plan, self.turns = device, sets, plan, turns
         self.generator = torch.Generator().manual_seed(derive_seed(seed, "order"))
         self.secret = torch.Generator().manual_seed(secrets.randbits(62))
-        self._arrangement = sets.arrange(self.generator, plain=True)
+        self._arrangement = self._plain = sets.arrange(self.generator, plain=True)
         self._answers = Answers(sets)
-        self._renewed = 0
-        """Sets that are drawn anew before every block; not known until the first outputs were compared."""
+        self._renewed = 0.0
+        """How many sets are drawn anew before a block, on average; not known until the first outputs were compared."""
         self.clocks: dict[str, float] = {}
         self._before: dict[str, float] = {}
         self._measured = 0
 
     def held(self, side: Side) -> Arrangement:
-        """What counts for this side at present."""
-        return side.fixed or self._arrangement
+        """What the ring of this side holds at present. Only what is verified need be rearranged; the others' sets change places."""
+        return side.fixed or (self._plain if side.answers is None else self._arrangement)
 
     def open_side(self, name: str, session: WorkerSession, arena: Arena, *, verified: bool, replans: bool) -> Side:
         """Bind a worker to a ring; where it is verified, run every slot once (untimed) and check what it wrote; arm the timed sequences.
@@ -173,7 +166,7 @@ class Profiler:
         session.attach(side.ring.arena)
         session.bind(side.ring.calls())
         if side.replans and side.answers is None:
-            side.fixed = self.sets.frozen(self._arrangement)
+            side.fixed = self.sets.frozen(self._plain)
         self.refill(side, geometry.slots, 0)
         side.setup_us = session.setup(range(geometry.entries), BLOCK_SECONDS)
         session.run([0], BLOCK_SECONDS)
@@ -190,7 +183,7 @@ class Profiler:
             start = time.perf_counter()
             self._check(side, [(part, side.ring.snapshot(part)) for part in side.ring.parts(count)])
             each = (time.perf_counter() - start) / (count + 2)
-            self._renewed = self._renewed or max(1, min(int(self.plan.fresh_seconds / max(each, 1e-6)), side.calls // 2))
+            self._renewed = self._renewed or min(self.plan.fresh_seconds / max(each, 1e-6), side.calls / 2)
         self.arm(side)
 
     def _slots(self, count: int) -> list[int]:
@@ -226,12 +219,26 @@ class Profiler:
         return max(min(self.sets.geometry.calls, fits), SLOW_CALLS)
 
     def arm(self, side: Side, graph: bool | None = None) -> None:
-        """Make all sequences ready for the clock; as graphs where the device has them, unless `graph` says otherwise."""
+        """Make the sequences of blocks ready for the clock; as graphs where the device has them, unless `graph` says otherwise."""
         slots = self.sets.geometry.slots
         sequences = [list(range(side.calls)), list(range(2 * side.calls)), [slots], [slots + 1]]
-        sequences += [[slot] for slot in range(side.sealed_slots)]
         mode = side.session.arm(sequences, self.device.graph if graph is None else graph, BLOCK_SECONDS)
         side.mode = mode if graph is None else side.mode
+
+    def arm_single(self, side: Side, slots: int) -> None:
+        """Make ready for the clock: a call that wakes the worker, then one call of each of the first `slots` slots."""
+        side.session.arm([[self.sets.geometry.slots], *([slot] for slot in range(slots))], self.device.graph, BLOCK_SECONDS)
+
+    def rearrange(self, count: int, renewed: float) -> Arrangement:
+        """Let the candidate's ring hold something else from the next refill on; see `InputSets.arrange`.
+
+        Args:
+            count: Calls of the block that follows.
+            renewed: How many of its sets are drawn anew; of a fraction chance decides.
+        """
+        whole = int(renewed + float(torch.rand((), generator=self.secret)))
+        self._arrangement = self.sets.arrange(self.generator, count, whole)
+        return self._arrangement
 
     def measure(self, sides: list[Side]) -> None:
         """Run the rounds; fills every side's samples.
@@ -282,12 +289,13 @@ class Profiler:
 
     def _round(self, sides: list[Side], number: int, sequences: tuple[int, ...] = (_SHORT, _LONG)) -> None:
         self.turns.look()
+        self._plain = self.sets.arrange(self.generator, plain=True)
         for side in sides if number % 2 == 0 else sides[::-1]:
             self.turns.give(side.session)
             with blamed(side):
                 for sequence in sequences:
-                    if side is sides[0]:
-                        self._arrangement = self.sets.arrange(self.generator, side.calls * (1 + sequence), self._renewed)
+                    if side.answers is not None:
+                        self.rearrange(side.calls * (1 + sequence), self._renewed)
                     self._block(side, sequence, number)
 
     def _feigned(self, side: Side) -> bool:
@@ -309,7 +317,7 @@ class Profiler:
     def _block(self, side: Side, sequence: int, number: int) -> None:
         count = side.calls * (1 + sequence)
         self.load(side, count, number % len(POISONS))
-        times, seen = self.clocked(side, (WAKE, _LONE, sequence), count)
+        times, seen = self.clocked(side, (_WAKE, _LONE, sequence), count)
         self._check(side, seen)
         side.seconds[_LONE].append(times[1])
         side.seconds[sequence].append(times[2])
@@ -322,7 +330,7 @@ class Profiler:
             times = []
             for number in range(_EAGER_BLOCKS):
                 self.load(side, side.calls, number % len(POISONS), graph=False)
-                spent, seen = self.clocked(side, (WAKE, _LONE, _SHORT), side.calls)
+                spent, seen = self.clocked(side, (_WAKE, _LONE, _SHORT), side.calls)
                 self._check(side, seen)
                 times.append((spent[2] - spent[1]) / (side.calls - 1))
         return statistics.median(times) * 1e6

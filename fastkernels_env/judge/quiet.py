@@ -54,12 +54,13 @@ class Canary:
     """The judge's own work as a measure of a quiet device.
 
     Args:
-        device: The judge's device.
+        device: The judge's device, on which nothing else runs yet.
     """
 
     def __init__(self, device: Device) -> None:
         self._device = device
-        self._quiet = 0.0
+        self._quiet = min(device.canary() for _ in range(_TRIES))
+        """The quickest so far."""
 
     def check(self) -> None:
         """Call while every worker is stopped.
@@ -67,12 +68,10 @@ class Canary:
         Raises:
             NotQuiet: The device is busy, and stays so.
         """
-        if not self._quiet:
-            self._quiet = min(self._device.canary() for _ in range(_TRIES))
         spent = self._device.canary()
         for _ in range(_TRIES):
             if spent <= SLOW * self._quiet:
-                self._quiet = min(self._quiet, spent) or spent
+                self._quiet = min(self._quiet, spent)
                 return
             time.sleep(_WAIT)
             spent = min(spent, self._device.canary())

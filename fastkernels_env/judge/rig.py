@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -163,6 +166,13 @@ class Rig:
         """The name of a read-only argument of a call that no longer holds its bytes; empty if there is none."""
         assert self._arena
         return self._slots.modified(self._arena, index, self.cases[index])
+
+    def abort(self) -> None:
+        """Kill the worker while another thread waits for it: that thread then learns that it died. May be called from any thread."""
+        session = self.session
+        if session is not None:
+            with contextlib.suppress(OSError):
+                os.kill(session.pid, signal.SIGKILL)
 
     def close(self) -> None:
         """End the worker and free memory. Idempotent; `open` may follow."""

@@ -139,7 +139,7 @@ class InputSets:
         where, weights = self.device.torch_device, self._copies[index % self.geometry.weights]
         return make_case(self.task, self.workload, Regime.REALISTIC, own, where, shared, oracle=False, weights=weights)
 
-    def _store(self, index: int, case: Case) -> None:
+    def _store(self, index: int, case: Case, *, renewed: bool = False) -> None:
         if not self._args:
             self.cost = self.task.cost(self.workload, case.args)
         for arg in self.task.signature:
@@ -150,6 +150,8 @@ class InputSets:
                 self.scalars.setdefault(arg.name, value)
                 continue
             weight = arg.role is Role.WEIGHT
+            if weight and renewed:
+                continue  # constant between calls
             store, count = (self._weights, self.geometry.weights) if weight else (self._args, self.geometry.entries)
             if arg.name not in store:
                 store[arg.name] = torch.empty((count, *value.shape), dtype=value.dtype, device=value.device)
@@ -176,7 +178,7 @@ class InputSets:
     def renew(self, indices: Sequence[int]) -> None:
         """Draw some sets anew."""
         for index in indices:
-            self._store(index, self._draw(index))
+            self._store(index, self._draw(index), renewed=True)
             self.version[index] = self.version.max() + 1
 
     def arrange(self, generator: torch.Generator, count: int = 0, renewed: int = 0, *, plain: bool = False) -> Arrangement:
@@ -189,7 +191,9 @@ class InputSets:
             plain: Every slot holds a set as it is.
         """
         order, where = self.shuffle(generator), self.device.torch_device
-        kept = torch.full((len(order),), plain)
+        if plain:
+            return self._plain(order.to(where))
+        kept = torch.zeros(len(order), dtype=torch.bool)
         chosen = torch.randperm(count, generator=generator)[:renewed]
         kept[chosen] = True
         self.renew(order[chosen].tolist())
@@ -198,6 +202,11 @@ class InputSets:
         order, kept = order.to(where), kept.to(where)
         entries = Entries(self.workload.sizes, self._args, order, groups.to(where), kept, self._generator)
         return Arrangement(order, kept, self.task.rerandomise(self.workload, entries))
+
+    def _plain(self, order: torch.Tensor) -> Arrangement:
+        whole = Rows(order[:, None])
+        outputs = {arg.name: whole for arg in self.task.outputs}
+        return Arrangement(order, torch.ones_like(order, dtype=torch.bool), Rearrangement(dict.fromkeys(self._args, whole), outputs))
 
     def _groups(self) -> torch.Tensor:
         """Slots that may exchange their sets (int64 ``[entries]``, on the host): same copy of the weights, same part of the ring."""

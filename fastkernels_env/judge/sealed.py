@@ -4,6 +4,11 @@ All entries of a block lie there before "go". They could be computed together, a
 calls are sealed: while every process of the worker is stopped the judge writes an entry that was never seen before into one of several
 slots, empties the cache, and only "go" says which; the worker runs that call alone, and its output is compared with the oracle.
 
+On a GPU the round trip of a lone call hides what a kernel of few microseconds takes. Those are sealed in runs: the whole ring is refilled,
+a few of its many slots are called one by one, each revealed by a "go" of its own, and words are gathered after the last. To compute ahead
+would mean to compute all slots for a few. The first call and the last contain the switch between the judge's work and the worker's, so they
+are judged as a lone call is, and the others on their own.
+
 A lone call is mostly round trip. Candidate and best baseline take turns, so what is compared is their difference: sealed ``C - B`` against
 the ring's ``c - b``. By how much the former is larger is the *excess*. Lower quartiles stand for each: a host that is busy makes some calls
 slow, never fast. Calls are sampled until the interval of the excess lies under what honest kernels show, or the budget is spent; then the
@@ -15,23 +20,29 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 
 from .answers import TimedFailure
-from .profile import BLOCK_SECONDS, SEALED, WAKE, Profiler, Side, blamed
+from .cases import Case
+from .profile import BLOCK_SECONDS, Profiler, Side, blamed
 
-if TYPE_CHECKING:
-    from ..task import Value
-
-LEAST_PAIRS = 6
+LEAST_PAIRS = 4
 MOST_PAIRS = 48
+SLOTS = 4
+"""Slots of which one may hold the next lone call."""
 ALLOWED_US = {"cpu": 60.0, "cuda": 4.0}
-"""Excess that honest kernels show on calls that take next to nothing (see docs/measurements)."""
+"""Excess that honest kernels show in lone calls that take next to nothing (see docs/measurements)."""
+RUN_SLOTS = 256
+RUN_CALLS = (6, 10)
+RUN_ALLOWED_US = 0.7
+"""As `ALLOWED_US`, per call inside of a run."""
 ALLOWED_SHARE = 0.25
 """The same, as a share of the slower side's time per call."""
+ALLOWED_WAKING = {"cpu": 1.0, "cuda": 0.0}
+"""The same, as a share of what a lone call takes longer than one in a row for the baseline: on a busy host threads wake late."""
 SUSPICIOUS = 2.0
 """An excess whose whole interval is above this many times what is allowed is no honest kernel's."""
 DOUBTFUL = 5
@@ -77,6 +88,10 @@ class Sealing(NamedTuple):
         """What the ring's time per call leaves out: the slower of the two scores, unless their difference is an honest one."""
         return self.excess_us if not self.settled and self.excess_us > self.allowed_us else 0.0
 
+    def weight(self) -> float:
+        """How much it says against the candidate, to choose among several."""
+        return self.excess_us / self.allowed_us
+
     def describe(self) -> str:
         """In one clause."""
         return (
@@ -93,18 +108,45 @@ def seal(profiler: Profiler, candidate: Side, baseline: Side) -> Sealing:
         SideError: A side raised, died or hung.
     """
     slower = max(statistics.median(candidate.samples_us), statistics.median(baseline.samples_us))
-    allowed = max(ALLOWED_US[profiler.device.kind], ALLOWED_SHARE * slower)
-    sealed: dict[str, list[float]] = {candidate.name: [], baseline.name: []}
+    runs = slower < profiler.device.lone_us and not candidate.replans and not baseline.replans
+    slots = min(RUN_SLOTS if runs else SLOTS, 2 * candidate.calls, 2 * baseline.calls)
+    for side in (candidate, baseline):
+        profiler.turns.give(side.session)
+        with blamed(side):
+            profiler.arm_single(side, slots)
+    kind = profiler.device.kind
+    lone = _Series(max(ALLOWED_US[kind], ALLOWED_SHARE * slower), ALLOWED_WAKING[kind])
+    inside = _Series(max(RUN_ALLOWED_US, ALLOWED_SHARE * slower))
     start = time.perf_counter()
-    for pairs in range(1, MOST_PAIRS + 1):
-        _pair(profiler, candidate, baseline, sealed, pairs)
-        if pairs < LEAST_PAIRS:
+    for number in range(MOST_PAIRS):
+        sides = (candidate, baseline) if number % 2 == 0 else (baseline, candidate)
+        if runs:
+            _pair_of_runs(profiler, sides, slots, lone, inside, number)
+        else:
+            _pair(profiler, sides, slots, lone, number)
+        if number + 1 < LEAST_PAIRS:
             continue
-        result = judge_calls(sealed[candidate.name], sealed[baseline.name], candidate.samples_us, baseline.samples_us, allowed)
-        budget = profiler.plan.sealed_seconds * (DOUBTFUL if result.excess_us > SUSPICIOUS * allowed else 1)
+        result = max((series.judge(candidate, baseline) for series in (lone, inside) if series.calls), key=Sealing.weight)
+        budget = profiler.plan.sealed_seconds * (DOUBTFUL if result.excess_us > SUSPICIOUS * result.allowed_us else 1)
         if time.perf_counter() - start > budget or result.settled or result.suspicious:
             break
     return result
+
+
+class _Series:
+    """Sealed calls of one kind, microseconds by side."""
+
+    def __init__(self, allowed_us: float, waking: float = 0.0) -> None:
+        self.allowed_us, self.waking = allowed_us, waking
+        self.calls: dict[str, list[float]] = {}
+
+    def add(self, side: Side, us: float) -> None:
+        self.calls.setdefault(side.name, []).append(us)
+
+    def judge(self, candidate: Side, baseline: Side) -> Sealing:
+        sealed = self.calls[candidate.name], self.calls[baseline.name]
+        late = lower_quartile(sealed[1])[1] - lower_quartile(baseline.samples_us)[1]
+        return judge_calls(*sealed, candidate.samples_us, baseline.samples_us, max(self.allowed_us, self.waking * late))
 
 
 def judge_calls(
@@ -128,36 +170,67 @@ def lower_quartile(samples: Sequence[float]) -> tuple[float, float, float]:
     return ordered[max(low, 0)], ordered[(count - 1) // 4], ordered[min(high, count - 1)]
 
 
-def _pair(profiler: Profiler, candidate: Side, baseline: Side, sealed: dict[str, list[float]], number: int) -> None:
-    """One sealed call of each side on entries of the same draw; microseconds go to `sealed`."""
-    slot = int(torch.randint(min(candidate.sealed_slots, baseline.sealed_slots), (1,), generator=profiler.secret))
-    drawn = profiler.sets.draw(slot)
-    for side in (candidate, baseline) if number % 2 == 0 else (baseline, candidate):
+def _pair(profiler: Profiler, sides: tuple[Side, Side], slots: int, lone: _Series, number: int) -> None:
+    """One sealed call of each side, on entries of the same draw."""
+    slot = int(torch.randint(slots, (1,), generator=profiler.secret))
+    drawn, part = profiler.sets.draw(slot), slice(slot, slot + 1)
+    for side in sides:
+        held = profiler.held(side)
+        metadata = {name: values[0] for name, values in profiler.sets.metadata(held, part).items()}
+        case = profiler.sets.entry(slot, drawn, metadata, oracle=side.answers is not None)
         profiler.turns.give(side.session)
-        with blamed(side):
-            sealed[side.name].append(_call(profiler, side, slot, drawn, number) * 1e6)
+        side.ring.refill(held, 0, number % 2)
+
+        def seal(side: Side = side, case: Case = case) -> None:
+            side.ring.put(slot, case, number % 2)
+
+        lone.add(side, _timed(profiler, side, [slot], seal)[0])
+        if side.answers is not None:
+            side.answers.compare(case, 0, side.ring.snapshot(part))
 
 
-def _call(profiler: Profiler, side: Side, slot: int, drawn: dict[str, Value], number: int) -> float:
-    """Seconds of one sealed call, after one that wakes the worker."""
-    sets, ring, device, held = profiler.sets, side.ring, profiler.device, profiler.held(side)
-    part, wake = slice(slot, slot + 1), slice(sets.geometry.slots, sets.geometry.slots + 1)
-    metadata = {name: values[0] for name, values in sets.metadata(held, part).items()}
-    case = sets.entry(slot, drawn, metadata, oracle=side.answers is not None)
-    ring.refill(held, 0, number % 2)
-    positions = ring.secret_words([slot, sets.geometry.slots], profiler.secret)
+def _pair_of_runs(profiler: Profiler, sides: tuple[Side, Side], slots: int, lone: _Series, inside: _Series, number: int) -> None:
+    """A run of sealed calls of each side, some of them on entries drawn anew."""
+    length = int(torch.randint(RUN_CALLS[0], RUN_CALLS[1] + 1, (1,), generator=profiler.secret))
+    arrangement = profiler.rearrange(slots, length // 4)
+    order = torch.randperm(slots, generator=profiler.secret)
+    fresh = arrangement.kept.cpu()[:slots][order]
+    chosen = torch.cat([order[fresh], order[~fresh]])[:length]
+    run: list[int] = chosen[torch.randperm(len(chosen), generator=profiler.secret)].tolist()
+    for side in sides:
+        profiler.turns.give(side.session)
+        side.ring.refill(profiler.held(side), 0, number % 2)
+
+        def seal(side: Side = side) -> None:
+            side.ring.refill(profiler.held(side), slots, number % 2)
+
+        first, *others, last = _timed(profiler, side, run, seal)
+        lone.add(side, (first + last) / 2)
+        inside.add(side, sum(others) / len(others))
+        if side.answers is not None:
+            for slot in run:
+                part = slice(slot, slot + 1)
+                side.answers.check(arrangement, part, side.ring.snapshot(part))
+
+
+def _timed(profiler: Profiler, side: Side, slots: Sequence[int], seal: Callable[[], None]) -> list[float]:
+    """Microseconds of sealed calls in these slots, after a call that wakes the worker and is verified here."""
+    ring, device, spare = side.ring, profiler.device, profiler.sets.geometry.slots
+    positions = ring.secret_words([*slots, spare], profiler.secret)
+    woken: list[dict[str, torch.Tensor]] = []
 
     def last() -> None:
-        ring.put(slot, case, number % 2)
+        woken.append(ring.snapshot(slice(spare, spare + 1)))
+        seal()
         device.flush()
         device.settle()
 
     device.settle()
-    times, words = side.session.time((WAKE, SEALED + slot), BLOCK_SECONDS, lambda: ring.gather(positions), last)
-    answer, first = ring.snapshot(part), ring.snapshot(wake)
+    with blamed(side):
+        sequences = [0, *(1 + slot for slot in slots)]
+        times, words = side.session.time(sequences, BLOCK_SECONDS, lambda: ring.gather(positions), last, len(slots))
     if not torch.equal(words, ring.gather(positions)):
         raise TimedFailure("a sealed output changed after the worker had said that it was done", tampered=True)
     if side.answers is not None:
-        side.answers.check(held, wake, first)
-        side.answers.compare(case, 0, answer)
-    return times[1]
+        side.answers.check(profiler.held(side), slice(spare, spare + 1), woken[0])
+    return [seconds * 1e6 for seconds in times[1:]]

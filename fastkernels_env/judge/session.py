@@ -139,7 +139,8 @@ class WorkerSession:
         return self._request(Step(way, list(calls)), seconds).data
 
     def time(
-        self, sequences: Sequence[int], seconds: float, gather: Callable[[], torch.Tensor], seal: Callable[[], None] | None = None
+        self, sequences: Sequence[int], seconds: float, gather: Callable[[], torch.Tensor], seal: Callable[[], None] | None = None,
+        sealed: int = 1,
     ) -> tuple[list[float], torch.Tensor]:
         """Run armed sequences one after the other under the judge's clock.
 
@@ -147,22 +148,24 @@ class WorkerSession:
             sequences: Indices of armed sequences.
             seconds: Deadline of each.
             gather: Reads words of every output.
-            seal: Called right before the last sequence, while every process of the worker is stopped; they go on once "go" is there.
+            seal: Called right before the sealed sequences, while every process of the worker is stopped; they go on once "go" is there.
+            sealed: How many sequences follow `seal`: the last ones. Words are gathered after the last of them only.
 
         Returns:
             Seconds of each from "go" until `gather` has read every output, and the words that it read after the last.
         """
         self._send(ClockRequest(), seconds)
-        elapsed, words = [], torch.empty(0)
+        elapsed, words, first = [], torch.empty(0), len(sequences) - sealed
         try:
             self._clock.start(seconds, self._alive)
-            for place, sequence in enumerate(sequences, 1):
+            for place, sequence in enumerate(sequences):
                 release = None
-                if seal is not None and place == len(sequences):
+                if seal is not None and place == first:
                     self.pause()
                     seal()
                     release = self.resume
-                spent, words = self._clock.run(sequence, seconds, self._alive, gather, release)
+                read = gather if seal is None or place < first or place == len(sequences) - 1 else _nothing
+                spent, words = self._clock.run(sequence, seconds, self._alive, read, release)
                 elapsed.append(spent)
             self._clock.stop()
         except ClockTimeout:
@@ -276,6 +279,10 @@ class WorkerSession:
         os.close(self._log)
         remove_scratch(self.scratch)
         return self._ended
+
+
+def _nothing() -> torch.Tensor:
+    return torch.empty(0)
 
 
 def _summary(raised: Raised | Failed) -> str:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from .errors import StepFailed
-from .rig import FIRST, OTHER, PAIRS, RESULT, SECOND, Rig
+from .rig import FIRST, OTHER, PAIRS, RESULT, SECOND, STEP_SECONDS, Rig
+
+_TRACE_SECONDS = 8.0
+"""What a trace may take. It is advice, and sizes that become symbols can keep Dynamo busy without end."""
 
 
 def check_schema(rig: Rig) -> str:
@@ -35,12 +38,12 @@ def check_opaque(rig: Rig) -> str:
 
 def check_inline(rig: Rig) -> str:
     """`inline_trace`: Dynamo traces through the entry, without a break, on two sizes."""
-    return _both_sizes(rig, "inline", "traced by Dynamo it gave a wrong answer")
+    return _both_sizes(rig, "inline", "traced by Dynamo it gave a wrong answer", _TRACE_SECONDS)
 
 
-def _both_sizes(rig: Rig, way: str, what: str) -> str:
+def _both_sizes(rig: Rig, way: str, what: str, seconds: float = STEP_SECONDS) -> str:
     rig.write(FIRST, OTHER)
-    rig.step(way, FIRST, OTHER)
+    rig.step(way, FIRST, OTHER, seconds=seconds)
     for index in (FIRST, OTHER):
         if wrong := rig.wrong(index):
             return f"{what}: {wrong}"

@@ -127,7 +127,7 @@ class Stack:
 
 
 def opaque_backend(device: str) -> Any:
-    """What compiles the graph around the operator: on a CPU what functionalises it and no more, since Inductor would call a C++ compiler."""
+    """What compiles the graph around the operator. On a CPU it is functionalised and no more: Inductor would call a C++ compiler."""
     if device == "cuda":
         return "inductor"
     from torch._dynamo.backends.debugging import aot_eager
@@ -138,7 +138,8 @@ def opaque_backend(device: str) -> Any:
 def _count_compiled() -> dict[str, int]:
     counts = {"torch.compile": torch._dynamo.utils.counters["stats"]["unique_graphs"]}
     if jit := sys.modules.get("triton.runtime.jit"):
-        for kernel in [thing for thing in gc.get_objects() if issubclass(type(thing), jit.JITFunction)]:  # weak proxies have no class to ask
+        # Not `isinstance`: it asks the thing itself for its class, and a weak proxy may have lost what it stands for.
+        for kernel in [thing for thing in gc.get_objects() if issubclass(type(thing), jit.JITFunction)]:
             variants = sum(len(caches[0]) for caches in kernel.device_caches.values())
             if variants:
                 counts[kernel.__name__] = counts.get(kernel.__name__, 0) + variants

@@ -28,9 +28,9 @@ class Operator:
     def __init__(self, session: Session, schema: str) -> None:
         name = schema.partition("(")[0]
         self._session = session
-        self._library = torch.library.Library(NAMESPACE, "DEF")
-        self._library.define(schema)
-        self._library.impl(name, self._call, "CompositeExplicitAutograd")
+        self._library = torch.library.Library(NAMESPACE, "DEF")  # type: ignore[no-untyped-call]
+        self._library.define(schema)  # type: ignore[no-untyped-call]
+        self._library.impl(name, self._call, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
         torch.library.register_fake(f"{NAMESPACE}::{name}", lambda *_: None, lib=self._library)
         self.function: Callable[..., None] = getattr(getattr(torch.ops, NAMESPACE), name).default
         self.current = 0

@@ -92,9 +92,9 @@ def _compile_something() -> None:
     import torch
     from torch._dynamo.backends.debugging import aot_eager
 
-    library = torch.library.Library("fastkernels_preload", "DEF")
-    library.define("nothing(Tensor(a0!) out, Tensor input) -> ()")
-    library.impl("nothing", lambda *_: None, "CompositeExplicitAutograd")
+    library = torch.library.Library("fastkernels_preload", "DEF")  # type: ignore[no-untyped-call]
+    library.define("nothing(Tensor(a0!) out, Tensor input) -> ()")  # type: ignore[no-untyped-call]
+    library.impl("nothing", lambda *_: None, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
     torch.library.register_fake("fastkernels_preload::nothing", lambda *_: None, lib=library)
 
     def graph(out: torch.Tensor, given: torch.Tensor) -> None:

@@ -9,7 +9,7 @@ import struct
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -32,11 +32,9 @@ from ..protocol import (
     Trace,
     Watch,
 )
+from .gate import Stack
 from .loader import Entry, load
 from .memory import Arena
-
-if TYPE_CHECKING:
-    from .gate import Stack
 
 STOP = 0xFFFF
 """Clock command that ends the clock loop."""
@@ -64,7 +62,7 @@ class Session:
         self.calls: list[list[Any]] = []
         self.extras: dict[int, dict[str, Any]] = {}
         self.armed: list[Callable[[], None]] = []
-        self.stack: Stack | None = None
+        self.stack = Stack(self)
 
     def handle(self, request: Any, fds: list[int]) -> Reply:
         """Serve one request and say how long it took."""
@@ -97,15 +95,8 @@ class Session:
             case Trace():
                 data = self._trace(request.calls)
             case Watch() | Changes() | Register() | Step():
-                return self._gate(request)
+                return self.stack.handle(request)
         return Done(time.perf_counter() - start, detail, data)
-
-    def _gate(self, request: Any) -> Reply:
-        if self.stack is None:
-            from .gate import Stack
-
-            self.stack = Stack(self)
-        return self.stack.handle(request)
 
     def describe(self, error: BaseException) -> str:
         """A traceback without this module's own frames, cut to what a reader needs."""

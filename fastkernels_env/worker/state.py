@@ -94,7 +94,8 @@ _READERS: dict[str, Callable[[], Any]] = {
     "default dtype": torch.get_default_dtype,
     "default device": torch.get_default_device,
     "float32 matmul precision": torch.get_float32_matmul_precision,
-    "deterministic algorithms": lambda: (torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()),
+    "deterministic algorithms": torch.are_deterministic_algorithms_enabled,
+    "deterministic algorithms, warnings only": torch.is_deterministic_algorithms_warn_only_enabled,
     "grad mode": torch.is_grad_enabled,
     "inference mode": torch.is_inference_mode_enabled,
     "autocast": lambda: (torch.is_autocast_enabled("cpu"), torch.is_autocast_enabled("cuda")),
@@ -117,9 +118,8 @@ _READERS: dict[str, Callable[[], Any]] = {
 _CUDA_READERS: dict[str, Callable[[], Any]] = {
     "TF32 in matrix products": lambda: torch.backends.cuda.matmul.allow_tf32,
     "TF32 in convolutions": lambda: torch.backends.cudnn.allow_tf32,
-    "reduced-precision reduction": lambda: (
-        torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction, torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction,
-    ),
+    "fp16 reductions": lambda: torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction,
+    "bf16 reductions": lambda: torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction,
     "cuDNN benchmark": lambda: torch.backends.cudnn.benchmark,
     "cuDNN deterministic": lambda: torch.backends.cudnn.deterministic,
     "RNG of torch (CUDA)": lambda: _digest(torch.cuda.get_rng_state().numpy().tobytes()),

@@ -26,9 +26,9 @@ def run_on_side_stream(session: Session, target: int, source: int, result: int) 
         source: A call whose inputs the producer copies.
         result: A call into whose outputs the consumer copies.
     """
-    stream = torch.cuda.Stream()
+    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     with torch.cuda.stream(stream), session.stream():
-        torch.cuda._sleep(_DELAY_CYCLES)
+        torch.cuda._sleep(_DELAY_CYCLES)  # type: ignore[no-untyped-call]
         for place in _late(session, target):
             session.tensors[target][place].copy_(session.tensors[source][place])
         session.run([target])
@@ -39,10 +39,10 @@ def run_on_side_stream(session: Session, target: int, source: int, result: int) 
 
 def run_on_two_streams(session: Session, calls: list[int]) -> None:
     """Run calls on two streams in turn, all launched before the first may start."""
-    holder, pair = torch.cuda.Stream(), (torch.cuda.Stream(), torch.cuda.Stream())
-    begin = torch.cuda.Event()
+    holder, *pair = (torch.cuda.Stream() for _ in range(3))  # type: ignore[no-untyped-call]
+    begin = torch.cuda.Event()  # type: ignore[no-untyped-call]
     with torch.cuda.stream(holder):
-        torch.cuda._sleep(_DELAY_CYCLES)
+        torch.cuda._sleep(_DELAY_CYCLES)  # type: ignore[no-untyped-call]
         begin.record()
     for stream in pair:
         stream.wait_event(begin)

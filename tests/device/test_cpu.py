@@ -126,6 +126,24 @@ def test_the_worker_is_told_which_sequence(clock):
         assert worker.served == [sequence]
 
 
+def test_a_stopped_worker_is_released_once_go_is_there(clock):
+    released = threading.Event()
+    worker = Worker(clock)
+    clock.start(5.0, lambda: True)
+
+    def release():
+        deadline = time.monotonic() + 5
+        while not worker.served and time.monotonic() < deadline:
+            time.sleep(0.001)  # this worker was not stopped, so it starts as soon as it is told
+        released.set()
+
+    clock.run(3, 5.0, lambda: True, nothing, release)
+    clock.stop()
+    worker.join(5)
+    assert released.is_set()
+    assert worker.served == [3]
+
+
 def test_the_clock_runs_until_the_words_are_gathered(clock):
     worker = Worker(clock, lambda _: time.sleep(0.05))
 

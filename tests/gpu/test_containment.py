@@ -65,9 +65,11 @@ ORPHAN = HEAD + ENTRY + """
             time.sleep(1)
     raise ValueError("one is left")
 """
-INSIDE = SEEDS["triton.py"].replace("import torch\n", """import torch
+INSIDE = SEEDS["triton.py"].replace("import triton\n", """import os
+import socket
 
-import os, socket
+import triton
+
 assert not os.path.exists("/root/.bashrc")
 status = dict(line.split(":", 1) for line in open("/proc/self/status"))
 assert status["NoNewPrivs"].strip() == "1" and status["Seccomp"].strip() == "2"

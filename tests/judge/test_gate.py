@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import textwrap
+import time
 
 import pytest
 
@@ -148,6 +150,20 @@ def test_what_is_wrong_inside_a_compiled_graph_is_seen_by_the_judge(gate):
     assert checks["opaque_graph"].evidence is Evidence.JUDGED
 
 
+def test_a_gate_that_is_given_up_while_it_opens_ends_its_worker(evaluator, tiny):
+    judge = evaluator.open()
+    slow = plain(top="import time\n    time.sleep(100)")
+    with Build(extract(fenced(slow), tiny, "cpu")) as build:
+        gate = Gate(Scope(judge, tiny, 7, get_effort("quick"), CheckList("cpu")), build.result())
+        gate.start()
+        while gate._rig is None or gate._rig.session is None:
+            time.sleep(0.01)
+        pid = gate._rig.session.pid
+        gate.close()
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
 def test_a_worker_that_dies_fails_that_check_and_the_others_go_on(gate):
     checks = gate(plain("import os", NOT_A_VIEW.format("os._exit(3)")))
     assert failures(checks) == {"opaque_graph"}, failures(checks)
@@ -201,7 +217,7 @@ TRITON = """
 """
 
 
-@pytest.mark.parametrize(("before", "outcome"), [("", Outcome.UNMEASURED), ("triton.os = __import__('os').umask(0)", Outcome.STACK_CONFLICT)])
+@pytest.mark.parametrize(("before", "outcome"), [("", Outcome.UNMEASURED), ("__import__('os').umask(0)", Outcome.STACK_CONFLICT)])
 def test_the_interpreter_runs_what_makes_sense_there(evaluator, tiny, before, outcome):
     evaluation = evaluator.evaluate("tiny_scale", fenced(TRITON.format(before=before)))
     assert evaluation.outcome is outcome, evaluation.reason

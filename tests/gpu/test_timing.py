@@ -1,0 +1,232 @@
+"""The clock on a GPU: against a graph of the same kernel, and against submissions that try to fool it, each with an honest twin."""
+
+from __future__ import annotations
+
+import importlib.util
+import statistics
+import textwrap
+
+import pytest
+import torch
+
+from fastkernels_env.judge.quiet import Canary
+from fastkernels_env.registry import load_task
+from fastkernels_env.types import Outcome, Status
+
+TASK = load_task("rms_norm")
+HONEST = TASK.seeds()["triton.py"]
+ENTRY = "def rms_norm(out, input, weight, epsilon):\n    rows, width = input.shape\n"
+assert ENTRY in HONEST
+
+
+def entry(first, before=""):
+    """The seed with lines before its entry and at the start of it."""
+    return "import sys\nimport threading\nimport time\n\nimport torch\n" + HONEST.replace(
+        ENTRY, textwrap.dedent(before) + "\n\n" + ENTRY + textwrap.indent(textwrap.dedent(first), "    ")
+    )
+
+
+@pytest.fixture(scope="module")
+def honest(judge):
+    evaluation = judge.evaluate("rms_norm", HONEST)
+    assert evaluation.outcome is Outcome.ACCEPTED, evaluation.reason
+    return evaluation
+
+
+def graph_us(path, tokens, width, calls=256, weights=128):
+    """Microseconds per call of a CUDA graph over distinct inputs, by events: the median of many replays."""
+    spec = importlib.util.spec_from_file_location("seed", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    inputs = torch.randn(calls, tokens, width, device="cuda").bfloat16()
+    outputs, gains = torch.empty_like(inputs), torch.rand(weights, width, device="cuda").bfloat16()
+
+    def run():
+        for call in range(calls):
+            module.rms_norm(outputs[call], inputs[call], gains[call % weights], 1e-5)
+
+    run()
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        run()
+    times = []
+    for _ in range(40):
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        graph.replay()
+        end.record()
+        end.synchronize()
+        times.append(start.elapsed_time(end) * 1e3 / calls)
+    return statistics.median(times[10:])
+
+
+def test_a_small_kernel_is_timed_as_a_graph_of_it(honest, tmp_path):
+    path = tmp_path / "seed.py"
+    path.write_text(HONEST)
+    timing = next(timing for timing in honest.timings if timing.workload == "decode-64")
+    truth = graph_us(path, 64, 4096)
+    print(f"judge {timing.candidate_us:.3f} us, graph {truth:.3f} us")
+    assert timing.candidate_us == pytest.approx(truth, rel=0.05)
+
+
+def test_the_record_holds_eager_times_clocks_and_sealed_calls(honest):
+    for timing in honest.timings:
+        print(
+            f"{timing.workload}: {timing.candidate_us:.2f} us, eager {timing.eager_us:.2f}, baseline eager {timing.baseline_eager_us:.2f}; "
+            f"sealed {timing.sealed_excess_us:.2f} [{timing.sealed_low_us:.2f}, {timing.sealed_high_us:.2f}] "
+            f"of {timing.sealed_allowed_us:.2f} over {timing.sealed_pairs}; {timing.clocks}"
+        )
+        assert timing.eager_us > 0
+        assert timing.baseline_eager_us > 0
+        assert timing.sealed_pairs > 0
+        assert timing.sealed_added_us == 0
+        assert {"before_sm_mhz", "after_sm_mhz", "after_throttle_reasons", "measured"} <= set(timing.clocks)
+    for name in ("sealed_calls", "quiet_device", "clock", "timed_outputs", "void_floor"):
+        assert honest.check(name).status is Status.PASSED, honest.check(name)
+
+
+def test_the_canary_of_a_quiet_device_is_quiet(judge, honest):
+    canary = Canary(judge._judge.device)
+    for _ in range(20):
+        canary.check()
+
+
+# -- all calls of a sequence in the last one -----------------------------------------------------------------------------------
+
+BATCHED = '''
+import sys
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def _rms_norms(out, x, weight, epsilon, stride, width, out_step, x_step, weight_step, copies, BLOCK: tl.constexpr):
+    row, call = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64)
+    columns = tl.arange(0, BLOCK)
+    mask = columns < width
+    values = tl.load(x + call * x_step + row * stride + columns, mask=mask, other=0.0).to(tl.float32)
+    scale = 1.0 / tl.sqrt(tl.sum(values * values, 0) / width + epsilon)
+    gain = tl.load(weight + call % copies * weight_step + columns, mask=mask, other=0.0).to(tl.float32)
+    tl.store(out + call * out_step + row * width + columns, (values * scale * gain).to(out.dtype.element_ty), mask=mask)
+
+
+queue = []
+
+
+def in_sequence():
+    frame = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code.co_name == "_run":
+            return len(frame.f_locals["calls"])
+        frame = frame.f_back
+    return 1
+
+
+def step(which):
+    return (queue[1][which].data_ptr() - queue[0][which].data_ptr()) // 2 if len(queue) > 1 else 0
+
+
+def rms_norm(out, input, weight, epsilon):
+    queue.append((out, input, weight))
+    if len(queue) < (in_sequence() if WHOLE else 1):
+        return
+    rows, width = input.shape
+    copies = len({call[2].data_ptr() for call in queue})
+    if rows:
+        _rms_norms[(rows, len(queue))](
+            *queue[0], epsilon, input.stride(0), width, step(0), step(1), step(2) if copies > 1 else 0, copies,
+            BLOCK=triton.next_power_of_2(width), num_warps=8,
+        )
+    queue.clear()
+'''
+
+
+def test_batching_the_calls_of_a_sequence_is_not_paid(judge, honest):
+    batched = judge.evaluate("rms_norm", BATCHED.replace("WHOLE", "True"))
+    if batched.outcome is Outcome.TAMPERED:
+        assert batched.check("sealed_calls").status is Status.FAILED, batched.reason
+        return
+    assert batched.outcome is Outcome.ACCEPTED, batched.reason
+    assert batched.timings[0].sealed_added_us > 0, batched.timings[0]
+    assert batched.timings[0].candidate_us > 0.8 * honest.timings[0].candidate_us
+
+
+def test_the_same_kernel_call_by_call_is_honest(judge):
+    evaluation = judge.evaluate("rms_norm", BATCHED.replace("WHOLE", "False"))
+    assert evaluation.outcome is Outcome.ACCEPTED, evaluation.reason
+    assert all(timing.sealed_added_us == 0 for timing in evaluation.timings), evaluation.timings
+
+
+# -- a kernel that keeps the device busy during the baseline's blocks ----------------------------------------------------------
+
+HOG = """
+    @triton.jit
+    def _wait(flag):
+        while tl.load(flag, volatile=True) == 0:
+            pass
+
+
+    stop = torch.ones(1, dtype=torch.int32).pin_memory()
+    side = torch.cuda.Stream()
+    state = {"calls": 0, "last": 0.0, "thread": None}
+
+
+    def hog():
+        while True:
+            time.sleep(0.0005)
+            if int(stop[0]) == 1 and time.perf_counter() - state["last"] > 0.001:
+                stop[0] = 0
+                with torch.cuda.stream(side):
+                    _wait[(1,)](stop)
+"""
+HOGGING = """
+    stop[0] = 1
+    state["last"] = time.perf_counter()
+    state["calls"] += 1
+    if START and state["calls"] == 200:
+        threading.Thread(target=hog, daemon=True).start()
+    float(weight[0])  # no graph: this must run at every call
+    stop[0] = 1
+    state["last"] = time.perf_counter()
+"""
+
+
+def test_a_kernel_left_running_during_the_baselines_turn_is_tampering(judge):
+    evaluation = judge.evaluate("rms_norm", entry(HOGGING.replace("START", "True"), HOG), effort="quick")
+    assert evaluation.outcome is Outcome.TAMPERED, (evaluation.outcome, evaluation.reason)
+    assert evaluation.check("quiet_device").status is Status.FAILED
+    after = judge.evaluate("rms_norm", HONEST, effort="quick")
+    assert after.outcome is Outcome.ACCEPTED, after.reason
+
+
+def test_the_same_without_the_kernel_is_honest(judge):
+    evaluation = judge.evaluate("rms_norm", entry(HOGGING.replace("START", "False"), HOG), effort="quick")
+    assert evaluation.outcome is Outcome.ACCEPTED, evaluation.reason
+
+
+# -- streams, eviction hints -----------------------------------------------------------------------------------------------------
+
+STREAM = "side = torch.cuda.Stream()"
+
+
+@pytest.mark.parametrize("join", [True, False])
+def test_work_on_a_private_stream_is_timed_like_any_other(judge, honest, join):
+    launch = "        _rms_norm[(rows,)]"
+    source = entry("side.wait_stream(torch.cuda.current_stream())\n", STREAM)
+    assert launch in source
+    source = source.replace(launch, "        with torch.cuda.stream(side):\n            _rms_norm[(rows,)]")
+    source += "    torch.cuda.current_stream().wait_stream(side)\n" if join else ""
+    evaluation = judge.evaluate("rms_norm", source, effort="quick")
+    assert evaluation.outcome is Outcome.ACCEPTED, evaluation.reason
+    usual = next(timing for timing in honest.timings if timing.workload == evaluation.timings[0].workload)
+    assert evaluation.timings[0].candidate_us > 0.9 * usual.candidate_us
+
+
+def test_eviction_hints_are_honest(judge):
+    source = HONEST.replace("mask=mask, other=0.0)", 'mask=mask, other=0.0, eviction_policy="evict_last")')
+    assert source != HONEST
+    evaluation = judge.evaluate("rms_norm", source, effort="quick")
+    assert evaluation.outcome is Outcome.ACCEPTED, evaluation.reason
+    assert evaluation.check("void_floor").status is Status.PASSED
