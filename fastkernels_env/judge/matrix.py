@@ -12,7 +12,7 @@ from ..types import Regime
 from .cases import Case, derive_seed, make_case
 from .errors import WorkerError
 from .overflow import verify_overflow
-from .probes import Findings, Probe, probe_bases
+from .probes import FEW_TOKENS, MOST_TOKENS, Findings, Probe, probe_bases
 from .scope import CALL_SECONDS, FIRST_CALL_SECONDS, INTERPRETED_SECONDS, Scope
 from .verify import CaseResult, case_layout, compare_output, judge_case, observe_case, run_case, smoke_failure
 
@@ -69,7 +69,8 @@ class Matrix:
         scope, where = self.scope, self.scope.judge.device.torch_device
         thorough = scope.effort.all_public and not scope.interpreted
         bases = probe_bases(scope.task, scope.task.workloads(scope.kind), 2 if thorough else 1)
-        return [Probe(scope.task, base, derive_seed(scope.seed, "probe", i), where, scope.kind) for i, base in enumerate(bases)]
+        most = FEW_TOKENS if scope.interpreted else MOST_TOKENS
+        return [Probe(scope.task, base, derive_seed(scope.seed, "probe", i), where, scope.kind, most) for i, base in enumerate(bases)]
 
     def smoke(self, session: WorkerSession, arena: Arena) -> bool:
         """Run the smoke case; whether it passed."""

@@ -31,7 +31,9 @@ if TYPE_CHECKING:
 
 REPEATS = 2
 """Besides the first call."""
-_MOST_TOKENS = 16
+MOST_TOKENS = 16
+FEW_TOKENS = 4
+"""Batches of probes at most, and where kernels are interpreted."""
 Limits = Callable[[Case], Mapping[str, float]]
 """Relative RMS error of the best baseline on a case, by output; measured when it is asked for."""
 
@@ -67,6 +69,7 @@ class Probe:
         seed: Decides everything.
         device: Torch device.
         kind: Device kind.
+        most: Largest batch.
 
     Raises:
         JudgeFault: The task's generator, oracle or one of its hooks raises.
@@ -75,11 +78,11 @@ class Probe:
         layout: Where the buffers of all calls lie.
     """
 
-    def __init__(self, task: Task, base: Workload, seed: int, device: str, kind: str) -> None:
+    def __init__(self, task: Task, base: Workload, seed: int, device: str, kind: str, most: int = MOST_TOKENS) -> None:
         self.task, self._seed = task, seed
         rng = random.Random(seed)
         weights: list[torch.Tensor] = []
-        sizes = small_batches(task, base, kind, rng)
+        sizes = small_batches(task, base, kind, rng, most)
         first, self.other = (
             make_case(task, _with_batch(task, base, size, index), Regime.REALISTIC, derive_seed(seed, index), device, weights=weights)
             for index, size in enumerate(sizes)
@@ -184,10 +187,10 @@ def _with_batch(task: Task, base: Workload, batch: int, index: int) -> Workload:
     return msgspec.structs.replace(base, name=f"probe-{index + 1}", sizes={**base.sizes, task.batch: batch}, count=0, smoke=False)
 
 
-def small_batches(task: Task, base: Workload, kind: str, rng: random.Random) -> tuple[int, int]:
+def small_batches(task: Task, base: Workload, kind: str, rng: random.Random, most: int = MOST_TOKENS) -> tuple[int, int]:
     """Two small and different batch sizes."""
     low, high = task.ragged[kind].get(task.batch, (base.sizes[task.batch],) * 2)
-    low, high = max(low, min(2, high)), max(low, min(high, _MOST_TOKENS))
+    low, high = max(low, min(2, high)), max(low, min(high, most))
     sizes = rng.sample(range(low, high + 1), 2) if high > low else [low, low]
     return sizes[0], sizes[1]
 
@@ -196,7 +199,7 @@ def probe_bases(task: Task, workloads: list[Workload], count: int) -> list[Workl
     """The public workloads with the least data per token or in weights, of different dtypes as far as there are any."""
 
     def elements(workload: Workload) -> int:
-        sizes = task.complete({**workload.sizes, task.batch: _MOST_TOKENS})
+        sizes = task.complete({**workload.sizes, task.batch: MOST_TOKENS})
         return sum(math.prod(shape_of(arg, sizes)) for arg in task.signature)
 
     ordered = sorted(workloads, key=elements)
