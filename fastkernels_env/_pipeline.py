@@ -53,7 +53,8 @@ class Pipeline:
     def start_ahead(self) -> None:
         """Let the fork server import torch while this process does."""
         if self._judge is None and self._server is None:
-            self._server = ForkServer(self.device)
+            with contextlib.suppress(OSError):  # no descriptor or process left: it is met again, and recorded, where the judge opens
+                self._server = ForkServer(self.device)
 
     def close(self) -> None:
         """End every process."""
