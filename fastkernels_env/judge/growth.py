@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -128,7 +129,7 @@ class Sweep:
         assert self._rig.session
         seen_by_worker = Path(f"/proc/{self._rig.session.pid}/root") / self._rig.session.scratch.relative_to("/")
         for folder in (seen_by_worker, self._rig.session.scratch):
-            with contextlib.suppress(OSError):
+            if os.access(folder, os.R_OK | os.X_OK):  # a folder that cannot be read would look empty
                 files = [path for path in folder.rglob("*") if path.suffix in _BINARIES]
                 return Counter(path.stem if path.suffix == ".cubin" else path.suffix for path in files)
         return Counter()
