@@ -129,7 +129,9 @@ class Sweep:
         assert self._rig.session
         seen_by_worker = Path(f"/proc/{self._rig.session.pid}/root") / self._rig.session.scratch.relative_to("/")
         for folder in (seen_by_worker, self._rig.session.scratch):
-            if os.access(folder, os.R_OK | os.X_OK):  # a folder that cannot be read would look empty
+            if not os.access(folder, os.R_OK | os.X_OK):
+                continue  # it would look empty
+            with contextlib.suppress(OSError):  # the submission may remove what is being listed
                 files = [path for path in folder.rglob("*") if path.suffix in _BINARIES]
                 return Counter(path.stem if path.suffix == ".cubin" else path.suffix for path in files)
         return Counter()

@@ -45,6 +45,9 @@ ALLOWED_WAKING = {"cpu": 1.0, "cuda": 0.0}
 """The same, as a share of what a lone call takes longer than one in a row for the baseline: on a busy host threads wake late."""
 SUSPICIOUS = 2.0
 """An excess whose whole interval is above this many times what is allowed is no honest kernel's."""
+COMPANY_US = 40.0
+"""What waking one more idle thread or process may delay a sealed call by: 13 us each where 63 children slept on two cores. It is no
+evidence of cheating, but it scores."""
 DOUBTFUL = 5
 """How many times the budget may be spent on telling such an excess from noise."""
 _QUANTILE = 2.24
@@ -60,6 +63,7 @@ class Sealing(NamedTuple):
         low_us: Lower end of its interval.
         high_us: Upper end.
         allowed_us: What honest kernels show.
+        company_us: What waking the candidate's idle threads and processes explains beside that.
     """
 
     pairs: int
@@ -67,6 +71,7 @@ class Sealing(NamedTuple):
     low_us: float
     high_us: float
     allowed_us: float
+    company_us: float = 0.0
 
     @property
     def settled(self) -> bool:
@@ -76,7 +81,7 @@ class Sealing(NamedTuple):
     @property
     def suspicious(self) -> bool:
         """Whether no honest kernel shows this."""
-        return self.low_us > SUSPICIOUS * self.allowed_us
+        return self.low_us > SUSPICIOUS * self.allowed_us + self.company_us
 
     @property
     def resolved(self) -> bool:
@@ -127,6 +132,7 @@ def seal(profiler: Profiler, candidate: Side, baseline: Side) -> Sealing:
         if number + 1 < LEAST_PAIRS:
             continue
         result = max((series.judge(candidate, baseline) for series in (lone, inside) if series.calls), key=Sealing.weight)
+        result = result._replace(company_us=COMPANY_US * max(candidate.session.tasks() - baseline.session.tasks(), 0))
         budget = profiler.plan.sealed_seconds * (DOUBTFUL if result.excess_us > SUSPICIOUS * result.allowed_us else 1)
         if time.perf_counter() - start > budget or result.settled or result.suspicious:
             break

@@ -65,7 +65,8 @@ class WorkerSession:
         self, host: WorkerHost, worker: int, spawned: Spawned, channel: Channel, clock: Clock, log: int, scratch: Path, trusted: bool
     ) -> None:
         self.pid, self.scratch = spawned.pid, scratch
-        self._top, self._trusted, self._paused = spawned.top, trusted, False
+        self._top, self._trusted = spawned.top, trusted
+        self._stopped: list[int] = []
         self._host, self._worker, self._channel, self._clock, self._log = host, worker, channel, clock, log
         self._ended: Ended | None = None
         self._attached: dict[int, Arena] = {}
@@ -178,15 +179,14 @@ class WorkerSession:
 
     def pause(self) -> None:
         """Stop every process of the worker; returns when no thread of them runs. Idempotent."""
-        if self._ended is None and not self._paused:
-            self._paused = True
-            tree.stop(self._top)
+        if self._ended is None and not self._stopped:
+            self._stopped = tree.stop(self._top)
 
     def resume(self) -> None:
         """Let them go on."""
-        if self._paused:
-            self._paused = False
-            tree.resume(self._top)
+        stopped, self._stopped = self._stopped, []
+        if stopped:
+            tree.resume(stopped, self.pid)
 
     def processes(self) -> list[int]:
         """Process ids of the worker and of what it started, as this process sees them; empty if it has ended."""
@@ -194,6 +194,10 @@ class WorkerSession:
             return []
         below = tree.descendants(self._top)
         return below[below.index(self.pid):] if self.pid in below else [self.pid, *below] if self.pid == self._top else below
+
+    def tasks(self) -> int:
+        """Number of its processes and threads."""
+        return sum(map(tree.threads, self.processes()))
 
     def close(self) -> None:
         """End the worker, every descendant, and its scratch folder. Idempotent."""

@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import time
+from collections.abc import Sequence
 
 _STOPPED = frozenset("TtZX")
 _MOMENT = 0.05
@@ -60,8 +61,8 @@ def _children_by_scan(pid: int) -> list[int]:
     return found
 
 
-def stop(pid: int) -> None:
-    """Stop a process and all below it; returns when every thread of them has stopped.
+def stop(pid: int) -> list[int]:
+    """Stop a process and all below it; returns when every thread of them has stopped, with their process ids, as `resume` takes them.
 
     A process that is about to have a child may still have it: so the walk is repeated until it finds nothing that runs. A thread inside
     of a driver's call stops at its end; it is not waited for longer than a moment.
@@ -74,12 +75,18 @@ def stop(pid: int) -> None:
         stopped.update(fresh)
         while not all(map(_has_stopped, fresh)) and time.monotonic() < deadline:
             time.sleep(2e-5)  # it may be waiting for the core that this thread is on
+    return sorted(stopped)
 
 
-def resume(pid: int) -> None:
-    """Continue what `stop` stopped, the youngest first."""
-    for process in reversed([pid, *descendants(pid)]):
-        _signal(process, signal.SIGCONT)
+def resume(processes: Sequence[int], first: int) -> None:
+    """Continue what `stop` stopped.
+
+    A clock may be running: so the one that it waits for comes first, and nobody is looked for who is known already.
+    """
+    _signal(first, signal.SIGCONT)
+    for process in processes:
+        if process != first:
+            _signal(process, signal.SIGCONT)
 
 
 def kill(pid: int) -> None:
@@ -87,6 +94,13 @@ def kill(pid: int) -> None:
     stop(pid)
     for process in [*reversed(descendants(pid)), pid]:
         _signal(process, signal.SIGKILL)
+
+
+def threads(pid: int) -> int:
+    """Number of threads of a process; 0 if it is gone."""
+    with contextlib.suppress(OSError):
+        return len(os.listdir(f"/proc/{pid}/task"))
+    return 0
 
 
 def _has_stopped(pid: int) -> bool:

@@ -250,6 +250,11 @@ SEALS = {
             for earlier in queue: honest(*earlier)
             queue.clear()
     """,
+    "is fast in a row alone, in company": """
+        if "children" not in globals():
+            globals()["children"] = [pid for _ in range(30) if (pid := os.fork()) or time.sleep(1000)]
+        honest(*args) if timed_calls() > 1 else dear(*args)
+    """,
     "is fast in a row alone": "honest(*args) if timed_calls() > 1 else dear(*args)",
 }  # fmt: skip
 
@@ -270,6 +275,17 @@ def test_the_same_work_in_every_call_is_honest(evaluator, tiny):
     assert evaluation.outcome is Outcome.ACCEPTED, evaluation.reason
     assert evaluation.check("sealed_calls").status is Status.PASSED
     assert evaluation.timings[0].sealed_pairs > 0
+
+
+def test_idle_company_is_no_evidence(evaluator, tiny):
+    """Waking it takes time in a sealed call; that may cost speed, and is no cheating."""
+    body = """
+        if "children" not in globals():
+            globals()["children"] = [pid for _ in range(60) if (pid := os.fork()) or time.sleep(1000)]
+        honest(out, input, weight, factor)
+    """
+    evaluation = evaluator.evaluate("tiny_scale", python(body))
+    assert evaluation.outcome is Outcome.ACCEPTED, evaluation.reason
 
 
 # -- other workers ---------------------------------------------------------------------------------------------------------------
