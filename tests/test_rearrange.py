@@ -29,11 +29,13 @@ CALLS, WEIGHTS = 4, 2
 
 
 def sets_of(name, seed, down=0):
-    task = load_task(name)
     dtype, sizes, params = SHAPES[name]
     sizes = {**sizes, "down": 1} if down else sizes
-    workload = Workload(name="small", device="cpu", dtype=dtype, sizes=sizes, params=params)
-    return InputSets(task, workload, Geometry(CALLS, WEIGHTS, {}, 256, {}, 0), seed, CpuDevice())
+    return sets_for(name, Workload(name="small", device="cpu", dtype=dtype, sizes=sizes, params=params), seed)
+
+
+def sets_for(name, workload, seed):
+    return InputSets(load_task(name), workload, Geometry(CALLS, WEIGHTS, {}, 256, {}, 0), seed, CpuDevice())
 
 
 def answers_to(sets, args, slot):
@@ -55,13 +57,26 @@ def test_rearranged_inputs_have_the_rearranged_answers(name, down):
         sets = sets_of(name, seed, down)
         known, generator = stacked(sets), torch.Generator().manual_seed(seed)
         for _ in range(3):
-            arrangement = sets.arrange(generator)
-            for arg in sets.task.outputs:
-                expected = gather(known[arg.name], arrangement.moved.outputs[arg.name])
-                for slot in range(sets.geometry.entries):
-                    torch.testing.assert_close(
-                        sets.case(arrangement, slot).expected[arg.name], expected[slot], rtol=1e-9, atol=1e-12, msg=f"{name} slot {slot}"
-                    )
+            compare_answers(sets, known, generator)
+
+
+def compare_answers(sets, known, generator):
+    """Assert that what an arrangement says of its answers is what the oracle says of its inputs."""
+    arrangement = sets.arrange(generator)
+    for slot in range(sets.geometry.entries):
+        answers = sets.case(arrangement, slot).expected
+        for arg in sets.task.outputs:
+            expected = gather(known[arg.name], arrangement.moved.outputs[arg.name].part(slice(slot, slot + 1)))[0]
+            torch.testing.assert_close(answers[arg.name], expected, rtol=1e-9, atol=1e-12, msg=f"{sets.workload.name} slot {slot}")
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_so_they_have_at_every_timed_workload(name):
+    """And at hidden ones, some of which have more experts than rows, a single row, or no full page."""
+    task, rng = load_task(name), random.Random(5)
+    for workload in [*task.workloads("cpu"), *task.hidden_workloads("cpu", rng, 6)]:
+        sets = sets_for(name, workload, 1)
+        compare_answers(sets, stacked(sets), torch.Generator().manual_seed(2))
 
 
 @pytest.mark.parametrize("name", SHAPES)

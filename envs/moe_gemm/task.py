@@ -189,7 +189,7 @@ def _relabelled(entries: Entries, target: torch.Tensor, block: int) -> torch.Ten
     used = entries.stacks["num_tokens_post_padded"][entries.order].long()
     beyond = torch.arange(ids.shape[1], device=ids.device) >= used
     span = target.shape[1]
-    keys = torch.where(beyond, span * span, experts * span) + target.gather(1, ids)
+    keys = torch.where(beyond, (experts.max() + 1) * span, experts * span) + target.gather(1, ids)
     return (keys.sort(1).values % span).int()
 
 

@@ -7,6 +7,7 @@ rearranged as the inputs were, is right, and any other is compared with the orac
 from __future__ import annotations
 
 import math
+from collections import defaultdict, deque
 from collections.abc import Sequence
 
 import torch
@@ -24,6 +25,8 @@ _EXAMPLES = 256
 _NARROW = 4
 """Rows of fewer elements resemble each other."""
 _EQUAL = 1e-12
+_PAST = 256
+"""Right answers whose rows are recognised although they are not known ones: to sets drawn anew since, to entries seen once."""
 _CHUNK = 1 << 22
 
 
@@ -47,6 +50,8 @@ class Answers:
         self._known: dict[str, torch.Tensor] = {}
         """Outputs by name, ``[sets, ...]``; valid where `_seen` is the set's version."""
         self._seen = torch.full_like(sets.version, -1)
+        self._past: defaultdict[str, deque[torch.Tensor]] = defaultdict(lambda: deque(maxlen=_PAST))
+        """Marks of the rows of the answers that were compared last, by output."""
 
     def check(self, arrangement: Arrangement, slots: slice, snapshot: dict[str, torch.Tensor]) -> None:
         """Judge the outputs of some slots.
@@ -89,6 +94,8 @@ class Answers:
             result = compare_output(self._sets.task, case, name, copies[place])
             if not result.ok:
                 self._fail(case, name, place, copies, result.describe())
+            if copies[place].dim():
+                self._past[name].append(_marks(_rows(copies[place])))
 
     def _fail(self, case: Case, name: str, place: int, copies: torch.Tensor, detail: str) -> None:
         """A wrong timed output is a lie if it is the answer to other inputs or if nothing was written; else it is an honest error."""
@@ -98,7 +105,7 @@ class Answers:
         others = [copies[:place], copies[place + 1 :]]
         if name in self._known:
             others += [self._known[name][index] for index in (self._seen >= 0).nonzero().flatten().tolist()]
-        if _is_elsewhere(actual, case.expected[name], others):
+        if _is_elsewhere(actual, case.expected[name], others, self._past[name]):
             raise TimedFailure(f"a timed call gave {where} the answer that belongs to other inputs", tampered=True)
         raise TimedFailure(f"a timed call was wrong: {where}: {detail}", tampered=False)
 
@@ -117,20 +124,24 @@ def _same(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return same.reshape(a.shape[0], math.prod(a.shape[1:])).all(1)  # not -1: there may be no rows
 
 
-def _is_elsewhere(actual: torch.Tensor, expected: torch.Tensor, others: Sequence[torch.Tensor]) -> bool:
-    """Whether rows of a wrong output occur in answers to other inputs, up to sign and a power of two."""
+def _is_elsewhere(actual: torch.Tensor, expected: torch.Tensor, others: Sequence[torch.Tensor], past: Sequence[torch.Tensor]) -> bool:
+    """Whether rows of a wrong output occur in answers to other inputs (`past`: their marks), up to sign and a power of two."""
     if not actual.is_floating_point() or not actual.dim() or actual.shape[-1] < _NARROW:
         return False
-    width = actual.shape[-1]
-    error = (actual.double() - expected).reshape(-1, width).nan_to_num(math.inf).norm(dim=1)
-    wrong = (error > _FAR * expected.reshape(-1, width).norm(dim=1)).nonzero().flatten()[:_EXAMPLES]
-    marks = _marks(actual.reshape(-1, width)[wrong])
+    error = _rows(actual.double() - expected).nan_to_num(math.inf).norm(dim=1)
+    wrong = (error > _FAR * _rows(expected).norm(dim=1)).nonzero().flatten()[:_EXAMPLES]
+    marks = _marks(_rows(actual)[wrong])
     marks = marks[marks != 0]
     if not len(marks):
         return False
-    known = torch.cat([_marks(other.reshape(-1, width)) for other in others])
+    known = torch.cat([*(_marks(_rows(other)) for other in others), *past])
     nearest = (known[:, None] - marks).abs().amin(0) if len(known) else torch.full_like(marks, math.inf)
     return int((nearest <= _EQUAL * marks.abs()).sum()) >= _MOSTLY * len(marks)
+
+
+def _rows(output: torch.Tensor) -> torch.Tensor:
+    """``[rows, width]``."""
+    return output.reshape(-1, output.shape[-1])
 
 
 def _marks(rows: torch.Tensor) -> torch.Tensor:

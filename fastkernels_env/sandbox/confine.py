@@ -250,8 +250,9 @@ def _become_init(
     """Confine this process, fork the worker, attend to it."""
     os.setsid()
     linux.close_others({*keep, log, report, gate})
-    os.read(gate, 1)  # from here on it is in its control group
-    os.close(gate)
+    if not os.read(gate, 1):
+        return  # the judge was interrupted before it could open the gate: there is nobody to work for
+    os.close(gate)  # from here on it is in its control group
     _confine(policy, uid, missing)
     output, printed = os.pipe2(os.O_CLOEXEC)
     worker = _child(lambda: _become_worker(run, (log, report, output), printed))

@@ -72,6 +72,27 @@ def test_the_answer_of_an_earlier_block_is_a_lie(board):
     assert failure(board, arrangement, outputs).tampered
 
 
+def test_the_answer_to_a_set_that_was_drawn_anew_since_is_a_lie(board):
+    arrangement = board.arrange(count=2 * CALLS, renewed=3)
+    earlier = {index: board.answers._known["out"][index].clone() for index in arrangement.order[arrangement.kept].tolist()}
+    board.answers.check(arrangement, ALL, board.right(arrangement))
+    outputs = board.right(arrangement)["out"]
+    slot = int(arrangement.kept.nonzero()[0])
+    outputs[slot] = earlier[int(arrangement.order[slot])] * -2
+    assert failure(board, arrangement, outputs).tampered
+
+
+def test_the_answer_to_an_entry_that_was_compared_once_is_a_lie(board):
+    weights = board.arrange(plain=True)
+    case = board.sets.entry(1, board.sets.draw(1), board.sets.metadata(weights, slice(1, 2)), oracle=True)
+    once = case.expected["out"].float()
+    board.answers.compare(case, 0, {"out": once[None]})
+    arrangement = board.arrange()
+    outputs = board.right(arrangement)["out"]
+    outputs[5] = once
+    assert failure(board, arrangement, outputs).tampered
+
+
 def test_the_answer_of_an_earlier_block_with_other_signs_is_a_lie(board):
     earlier = board.right(board.arrange())["out"]
     arrangement = board.arrange()
