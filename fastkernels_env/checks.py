@@ -56,7 +56,7 @@ CHECKS = (
     CheckSpec("side_stream", Stage.INTEGRATE, "works on a side stream", ("cuda",)),
     CheckSpec("second_device", Stage.INTEGRATE, "works on a device that is not current", ("cuda",), advisory=True),
     CheckSpec("concurrent_streams", Stage.INTEGRATE, "two streams at once do not disturb each other", ("cuda",)),
-    CheckSpec("memory_growth", Stage.INTEGRATE, "memory does not grow over many calls"),
+    CheckSpec("memory_growth", Stage.INTEGRATE, "memory, threads and open files do not grow over many calls"),
     CheckSpec("global_state", Stage.INTEGRATE, "leaves global state alone"),
     CheckSpec("timed_outputs", Stage.PROFILE, "every output of every timed call is right"),
     CheckSpec("clock", Stage.PROFILE, "outputs are final when the worker says so"),

@@ -32,10 +32,11 @@ _BINARIES = (".cubin", ".so", ".o")
 _ROUND_SECONDS = 0.25
 LEAST_CALLS = 12
 """Calls of a round on a host so slow, or so busy, that all of them would take too long: what leaks a little must still add up."""
-_LIMITS = {"resident": 2 << 20, "allocated": 1 << 20, "used": 16 << 20}
-"""Bytes by which the second half of the rounds may grow: allocators hand out blocks, and drivers pages of 2 MiB."""
+_LIMITS = {"resident": 2 << 20, "allocated": 1 << 20, "used": 16 << 20, "tasks": 16, "descriptors": 16}
+"""By how many bytes, or numbers, the second half of the rounds may grow: allocators hand out blocks, and drivers pages of 2 MiB."""
 _WORDS = {
     "resident": "memory of the process", "allocated": "device memory that torch has handed out", "used": "device memory in use",
+    "tasks": "the number of its threads and processes", "descriptors": "the number of its open files",
 }
 
 
@@ -92,7 +93,9 @@ class Sweep:
         return Finding(note=f"at most {highest:.0f} compilations of one kernel for {count} batch sizes")
 
     def check_memory(self) -> Finding:
-        """`memory_growth`: the same sizes over and over, at new addresses in every round; memory reaches a plateau."""
+        """`memory_growth`: the same sizes over and over, at new addresses in every round; memory reaches a plateau, as do threads and
+        open files, which take memory of the system.
+        """
         calls = ROUND_CALLS if not self._call_seconds else max(LEAST_CALLS, min(ROUND_CALLS, int(_ROUND_SECONDS / self._call_seconds)))
         order = [number % len(self.cases) for number in range(calls)]
         series: dict[str, list[float]] = {name: [] for name in _LIMITS}
@@ -102,11 +105,14 @@ class Sweep:
             series["allocated"].append(told.get("allocated", 0.0))
             series["resident"].append(self._resident())
             series["used"].append(self._device_memory())
+            series["tasks"].append(self._rig.session.tasks() if self._rig.session else 0)
+            series["descriptors"].append(self._descriptors())
         for name, values in series.items():
             if grown := growth(values, _LIMITS[name]):
                 evidence = Evidence.REPORTED if name == "allocated" else Evidence.JUDGED
                 when = f"over the last {ROUNDS // 2 * calls} of {ROUNDS * calls} calls"
-                return Finding(f"{_WORDS[name]} grew by {grown / 2**20:.1f} MiB {when}", evidence)
+                much = f"{grown:.0f}" if name in ("tasks", "descriptors") else f"{grown / 2**20:.1f} MiB"
+                return Finding(f"{_WORDS[name]} grew by {much} {when}", evidence)
         return Finding(note=f"a plateau over {ROUNDS * calls} calls")
 
     def _place(self, shift: int) -> Slots:
@@ -142,6 +148,13 @@ class Sweep:
         with contextlib.suppress(OSError, ValueError, IndexError):
             lines = Path(f"/proc/{self._rig.session.pid}/status").read_text().splitlines()
             return 1024.0 * int(next(line for line in lines if line.startswith("RssAnon:")).split()[1])
+        return 0.0
+
+    def _descriptors(self) -> float:
+        """Number of the worker's open files, looked at from outside; 0 where that cannot be read."""
+        assert self._rig.session
+        with contextlib.suppress(OSError):
+            return float(len(os.listdir(f"/proc/{self._rig.session.pid}/fd")))
         return 0.0
 
     def _device_memory(self) -> float:

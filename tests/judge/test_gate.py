@@ -131,6 +131,21 @@ def test_one_check_is_failed_by_what_it_is_for(gate, code, name, evidence, detai
     assert checks[name].evidence is evidence
 
 
+@pytest.mark.parametrize(
+    ("kept", "detail"),
+    [
+        ("os.open(os.devnull, os.O_RDONLY)", "the number of its open files grew by"),
+        ("threading.Thread(target=time.sleep, args=(60,), daemon=True).start()", "the number of its threads and processes grew by"),
+    ],
+    ids=["files", "threads"],
+)
+def test_what_is_kept_for_every_call_is_counted(gate, kept, detail):
+    checks = gate(plain("import os, threading, time", after=kept))
+    assert failures(checks) == {"memory_growth", "inline_trace"}  # Dynamo traces neither
+    assert detail in checks["memory_growth"].detail
+    assert checks["memory_growth"].evidence is Evidence.JUDGED
+
+
 NOT_A_VIEW = "if not torch.compiler.is_compiling() and not out._is_view():\n            {}"
 """True while a compiled graph runs and at no other time: the judge's own buffers are views."""
 
