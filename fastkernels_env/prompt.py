@@ -106,7 +106,8 @@ _SETUP_NOTES = (
     "Optional, in Python only: define `plan` at module level, with the parameters of `{entry}`, and give `{entry}` a keyword-only "
     "argument of that name (`def {entry}(..., *, plan):`). `plan` is called ahead of the timed calls, once per set of inputs: "
     "metadata tensors and numbers are real, all other tensors are on the meta device. What it returns is passed as `plan=`. In the "
-    "same way `prepare` sees real weights (all other tensors are meta), and its result is passed as `prepared=`. Both are timed "
+    "same way `prepare` sees real weights (all other tensors are meta), and its result is passed as `prepared=`; it is "
+    "called again when weights are replaced, which may happen where they lie. Both are timed "
     "apart and bounded; use them as production does, to digest metadata and to repack weights."
 )
 
@@ -246,10 +247,10 @@ def _tolerance(task: Task, workloads: list[Workload]) -> str:
         f"Results are compared with a float64 reference, on every workload:\n\n{gates}\n\n"
         f"At least {SHARE_INSIDE:.0%} of the elements must be inside that bound and none further off than {MAX_GATES:g} times the "
         "bound. The relative RMS error (norm of the error over norm of the reference) of an output may be twice that of the "
-        "reference rounded to the dtype, or twice that of the best baseline if this is more; in a single row "
-        f"or column {ROW_SLACK:g} times as much, in a group such as a head or an expert {GROUP_SLACK:g} times (more where few elements "
-        "make it up). So one wrong row, column or head fails even if all others are exact. NaN and infinity may stand only where the "
-        "reference has them."
+        "reference rounded to the dtype (at least as much as rounding usually costs), or twice that of the best baseline if this is "
+        f"more; in a single row or column {ROW_SLACK:g} times as much, in a group such as a head or an expert {GROUP_SLACK:g} times "
+        "(more where few elements make it up). So one wrong row, column or head fails even if all others are exact. NaN and infinity "
+        "may stand only where the reference has them."
     )
 
 

@@ -84,6 +84,29 @@ def test_a_broken_task_is_a_fault_that_is_not_tried_again(broken, evaluator):
     assert unpaid(evaluation)
 
 
+@pytest.mark.parametrize(("first", "profiled"), [(4, False), (40, True)])
+def test_where_no_baseline_agrees_with_the_oracle_the_task_is_to_blame(broken, evaluator, first, profiled):
+    """An entry that makes no sense, in verification or under the clock, must not be held against whoever is judged on it."""
+    task = broken(f"args = {{**args, 'input': args['input'] * 2}} if calls.stat().st_size >= {first} else args")
+    evaluation = evaluator.evaluate(task, RIGHT)
+    assert evaluation.outcome is Outcome.FAULT
+    assert f"task {task!r} is broken on " in evaluation.reason
+    assert "no baseline agrees with the oracle: out: 100.00% of " in evaluation.reason
+    assert ("profile" in evaluation.seconds) is profiled
+    assert evaluation.faults == []
+    assert unpaid(evaluation)
+
+
+def test_what_a_baseline_answers_is_held_against_the_submission(broken, evaluator):
+    counted = RIGHT.replace("def tiny", "calls = 0\n\n\ndef tiny")
+    sometimes = counted.replace("    torch.mul", "    global calls\n    calls += 1\n    torch.mul")
+    doubled = sometimes.replace("    out.mul_(factor)", "    out.mul_(factor if calls < 60 else 2 * factor)")
+    assert evaluator.evaluate(broken(), sometimes).outcome is Outcome.ACCEPTED
+    evaluation = evaluator.evaluate(broken(), doubled)
+    assert evaluation.outcome is Outcome.SILENT_ERROR
+    assert evaluation.decided_by == "timed_outputs"
+
+
 def test_a_missing_baseline_is_a_fault_that_is_not_tried_again(broken, evaluator, task_files):
     plain = 'Baseline(name="eager", file="eager.py")'
     assert plain in task_files.texts["task"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict, deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 
@@ -31,11 +31,18 @@ _CHUNK = 1 << 22
 
 
 class TimedFailure(Exception):
-    """A timed output was wrong. `tampered` says that the evidence cannot be an honest mistake."""
+    """A timed output was wrong.
 
-    def __init__(self, detail: str, tampered: bool) -> None:
+    Args:
+        detail: In one clause.
+        tampered: Whether the evidence cannot be an honest mistake.
+        case: The entry and its oracle, where outputs were compared with one.
+        outputs: What came of it, by name.
+    """
+
+    def __init__(self, detail: str, tampered: bool, case: Case | None = None, outputs: Mapping[str, torch.Tensor] | None = None) -> None:
         super().__init__(detail)
-        self.detail, self.tampered = detail, tampered
+        self.detail, self.tampered, self.case, self.outputs = detail, tampered, case, outputs or {}
 
 
 class Answers:
@@ -43,10 +50,11 @@ class Answers:
 
     Args:
         sets: The input sets.
+        limits: Relative RMS error of a production implementation by output, where it was asked for.
     """
 
-    def __init__(self, sets: InputSets) -> None:
-        self._sets = sets
+    def __init__(self, sets: InputSets, limits: Mapping[str, float] | None = None) -> None:
+        self._sets, self._limits = sets, limits or {}
         self._known: dict[str, torch.Tensor] = {}
         """Outputs by name, ``[sets, ...]``; valid where `_seen` is the set's version."""
         self._seen = torch.full_like(sets.version, -1)
@@ -91,23 +99,24 @@ class Answers:
             TimedFailure: One is wrong.
         """
         for name, copies in snapshot.items():
-            result = compare_output(self._sets.task, case, name, copies[place])
+            result = compare_output(self._sets.task, case, name, copies[place], self._limits.get(name, 0.0))
             if not result.ok:
-                self._fail(case, name, place, copies, result.describe())
+                self._fail(case, name, place, snapshot, result.describe())
             if copies[place].dim():
                 self._past[name].append(_marks(_rows(copies[place])))
 
-    def _fail(self, case: Case, name: str, place: int, copies: torch.Tensor, detail: str) -> None:
+    def _fail(self, case: Case, name: str, place: int, snapshot: dict[str, torch.Tensor], detail: str) -> None:
         """A wrong timed output is a lie if it is the answer to other inputs or if nothing was written; else it is an honest error."""
+        copies, outputs = snapshot[name], {other: values[place].clone() for other, values in snapshot.items()}
         where, actual = f"{name} of {self._sets.workload.name}", copies[place]
         if is_poison(actual) or bool(torch.isnan(actual).all()):
-            raise TimedFailure(f"a timed call wrote nothing to {where}", tampered=True)
+            raise TimedFailure(f"a timed call wrote nothing to {where}", True, case, outputs)
         others = [copies[:place], copies[place + 1 :]]
         if name in self._known:
             others += [self._known[name][index] for index in (self._seen >= 0).nonzero().flatten().tolist()]
         if _is_elsewhere(actual, case.expected[name], others, self._past[name]):
-            raise TimedFailure(f"a timed call gave {where} the answer that belongs to other inputs", tampered=True)
-        raise TimedFailure(f"a timed call was wrong: {where}: {detail}", tampered=False)
+            raise TimedFailure(f"a timed call gave {where} the answer that belongs to other inputs", True, case, outputs)
+        raise TimedFailure(f"a timed call was wrong: {where}: {detail}", False, case, outputs)
 
 
 def _repeated(copies: torch.Tensor, known: torch.Tensor, rows: Rows) -> torch.Tensor:

@@ -1,4 +1,7 @@
-"""Measure a submission; what looks like cheating and could be chance must come back in a fresh process."""
+"""Measure a submission; what looks like cheating and could be chance must come back in a fresh process.
+
+What looks wrong is put to the baselines: an entry that none of them answers is our own mistake, and one on which they err as much is none.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ..task import Workload
 from ..types import Artifact
+from .answers import TimedFailure
 from .cases import derive_seed
 from .errors import JudgeFault
 from .quiet import NotQuiet
 from .ring import InputSets
 from .scope import LOAD_SECONDS, Scope
 from .timing import Entrant, Measurement, draw_sets, measure
+from .verify import first_failure
 
 if TYPE_CHECKING:
     from .baselines import Contestant
@@ -79,7 +84,11 @@ class Attempts:
         entrant = Entrant("candidate", self.session, self._artifact.has_plan, verified=True)
         seed, plan = derive_seed(scope.seed, "ring"), scope.effort.plan(scope.kind)
         try:
-            measured = measure(scope.judge, scope.task, workload, seed, plan, entrant, contestants, sets)
+            try:
+                measured = measure(scope.judge, scope.task, workload, seed, plan, entrant, contestants, sets)
+            except TimedFailure as failure:
+                entrant = entrant._replace(limits=self._second_opinion(failure))
+                measured = measure(scope.judge, scope.task, workload, seed, plan, entrant, contestants, sets)
         except NotQuiet as busy:
             self.session.close()
             self._demand_quiet()
@@ -87,6 +96,20 @@ class Attempts:
         if measured.sealing.suspicious:
             return measured, Suspicion("sealed_calls", f"sealed calls are {measured.sealing.describe()}")
         return measured, None
+
+    def _second_opinion(self, failure: TimedFailure) -> dict[str, float]:
+        """Relative RMS error of the baselines on an entry, by output, where it excuses what the submission answered to it.
+
+        Raises:
+            TimedFailure: It does not.
+            JudgeFault: No baseline answers the entry either.
+        """
+        if failure.case is None:
+            raise failure
+        errors = self._scope.judge.baselines.errors(self._scope.task, failure.case)
+        if not errors or failure.tampered or first_failure(self._scope.task, failure.case, failure.outputs, errors)[0]:
+            raise failure
+        return errors
 
     def _demand_quiet(self) -> None:
         try:

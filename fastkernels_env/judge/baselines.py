@@ -8,15 +8,19 @@ from collections import Counter, OrderedDict
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Literal, NamedTuple
 
+import torch
+
 from ..device import Device
 from ..protocol import Load
 from ..task import Baseline, Task
 from ..types import BaselineReport, Regime
-from .cases import make_case
-from .errors import WorkerDied, WorkerError
+from .cases import Case, make_case
+from .compare import Comparison
+from .errors import LastingFault, WorkerDied, WorkerError
 from .host import WorkerHost
+from .scope import CALL_SECONDS
 from .session import WorkerSession
-from .verify import case_layout, run_case
+from .verify import case_layout, compare_output, run_case
 
 LOAD_SECONDS = 180.0
 """FlashInfer builds its kernels just in time; `warm` does so ahead."""
@@ -174,13 +178,42 @@ class BaselinePool:
         """Let a baseline do what it does at a first call (compile, load, tune) while the submission is still being built."""
         device = self._device
         case = make_case(task, task.smoke_workload(device.kind), Regime.NORMAL, 0, device.torch_device, oracle=False)
-        arena = device.allocate(case_layout(task, case).size)
+        self._answer(task, session, case, LOAD_SECONDS)
+
+    def _answer(self, task: Task, session: WorkerSession, case: Case, seconds: float) -> dict[str, torch.Tensor]:
+        """What a baseline that has nothing attached makes of a case."""
+        arena = self._device.allocate(case_layout(task, case).size)
         try:
             session.attach(arena)
-            run_case(session, arena, device, task, case, LOAD_SECONDS)
+            outputs = run_case(session, arena, self._device, task, case, seconds)
             session.detach()
         finally:
             arena.close()
+        return {name: copies[0] for name, copies in outputs.items()}
+
+    def errors(self, task: Task, case: Case) -> dict[str, float]:
+        """Smallest relative RMS error of the uncompiled baselines on a case, by output; empty if none of them runs.
+
+        Raises:
+            LastingFault: All of them fail by far: it is the case that is broken.
+        """
+        found: list[dict[str, Comparison]] = []
+        for name, contestant in list(self.contestants(task, compiled=False).items()):
+            if contestant.baseline.compile:
+                continue
+            try:
+                outputs = self._answer(task, contestant.session, case, CALL_SECONDS)
+            except WorkerError as error:
+                self.drop(task, name, error)
+                continue
+            found.append({out: compare_output(task, case, out, values) for out, values in outputs.items()})
+        if found and all(any(result.far for result in results.values()) for results in found):
+            told = next(f"{out}: {result.describe()}" for out, result in found[0].items() if result.far)
+            raise LastingFault(f"task {task.folder.name!r} is broken on {case.describe()}: no baseline agrees with the oracle: {told}")
+        errors: dict[str, float] = {}
+        for out, result in ((out, result) for results in found for out, result in results.items() if not result.nonfinite):
+            errors[out] = min(result.rms, errors.get(out, result.rms))
+        return errors
 
     def close(self) -> None:
         """End all workers."""

@@ -5,8 +5,9 @@ The acceptance rule (all must hold):
 * non-finite positions are exactly the oracle's;
 * at least 99 % of elements satisfy ``|a - e| <= atol + rtol * |e|`` and none is past 10 gates;
 * the relative RMS error ``||a - e|| / ||e||`` is at most ``max(2 x rounding, 2 x baseline, floor)``, where *rounding* is the error of
-  the oracle itself rounded to the output's dtype, *baseline* the error of a production implementation on the same inputs, and
-  *floor* what honest reorderings of a sum cost in that dtype;
+  the oracle itself rounded to the output's dtype (but no less than is usual, unless it is none: a few large elements that happen to be
+  near a number of the dtype say nothing about the others), *baseline* the error of a production implementation on the same inputs,
+  and *floor* what honest reorderings of a sum cost in that dtype;
 * the same holds for each row (last dimension), each column, and each group of the task (head, expert), see `judge.parts`: one dropped
   head or one mis-scaled column must fail.
 """
@@ -24,6 +25,12 @@ from .parts import WHOLE, Parts, Worst
 
 SHARE_INSIDE = 0.99
 MAX_GATES = 10.0
+FAR_RMS = 0.1
+"""Relative RMS error from which on no rounding explains it."""
+_USUAL_ROUNDING = math.sqrt(math.log(2) / 18)
+"""Relative RMS rounding of numbers spread evenly over the logarithm, in machine epsilons: ``eps^2 / 12`` over the mean square of
+``[1, 2)``, which is ``3 / (2 ln 2)``.
+"""
 _CHUNK = {"cpu": 1 << 17, "cuda": 1 << 25}
 """Elements compared at once: what stays in a core's cache, or what keeps a GPU busy."""
 
@@ -50,6 +57,11 @@ class Comparison(NamedTuple):
     limit: float
     worst: Worst
     nonfinite: int
+
+    @property
+    def far(self) -> bool:
+        """Whether it is wrong by more than rounding."""
+        return not self.ok and (self.nonfinite > 0 or self.rms >= FAR_RMS)
 
     def describe(self) -> str:
         """The statistics that decided, in one line."""
@@ -99,7 +111,7 @@ def compare(
     step = max(1, _CHUNK[actual.device.type] // max(width, 1))
     for first in range(0, rows.shape[0], step):
         _add(sums, rows[first : first + step], truth[first : first + step], gate)
-    return _verdict(sums, floor, baseline_rms)
+    return _verdict(sums, _USUAL_ROUNDING * torch.finfo(actual.dtype).eps, floor, baseline_rms)
 
 
 def _compare_exactly(actual: torch.Tensor, expected: torch.Tensor) -> Comparison:
@@ -127,11 +139,11 @@ def _add(sums: _Sums, actual: torch.Tensor, expected: torch.Tensor, gate: Gate) 
     sums.parts.add(error.square_(), e.square(), rounded.sub_(e).square_())
 
 
-def _verdict(sums: _Sums, floor: float, baseline_rms: float) -> Comparison:
+def _verdict(sums: _Sums, usual: float, floor: float, baseline_rms: float) -> Comparison:
     if not sums.elements:
         return Comparison(True, 0, 0.0, 0.0, 0.0, 0.0, WHOLE, 0)
     rms, rounding = sums.parts.overall()
-    limit = max(2 * rounding, 2 * baseline_rms, floor)
+    limit = max(2 * max(rounding, usual if rounding else 0.0), 2 * baseline_rms, floor)
     worst = sums.parts.worst(limit)
     outside = sums.outside / sums.elements
     ok = (

@@ -1,4 +1,4 @@
-"""Small changes of a case's inputs that must change its outputs, and whether they did.
+"""Changes of a case's inputs that must change its outputs, and whether they did.
 
 One element of every floating-point argument changes, at a secret place, so strongly that the oracle moves visibly. A submission that
 never reads that place, or that answers from memory, gives the old outputs. A task may add changes of structure (`Task.perturbed`).
@@ -51,7 +51,7 @@ def draw_changes(task: Task, case: Case, rng: random.Random) -> list[Change]:
         if arg.role in (Role.INPUT, Role.WEIGHT, Role.INOUT) and isinstance(value, torch.Tensor) and value.is_floating_point():
             changes += _element(task, case, arg, value, unused.get(arg.name), rng)
     for label, args in task.perturbed(case.args, rng).items():
-        changes += _visible(task, case, label, args)
+        changes += visible(task, case, label, args)
     return changes
 
 
@@ -64,7 +64,7 @@ def _element(task: Task, case: Case, arg: Arg, value: torch.Tensor, unused: torc
         row = value[place[:-1]].double()
         scale = float(row[row.isfinite()].square().mean().sqrt()) or 1.0
         changed[place] = float(changed[place]) + strength * scale
-        found = _visible(task, case, f"one element of {arg.name!r}", {**case.args, arg.name: changed})
+        found = visible(task, case, f"one element of {arg.name!r}", {**case.args, arg.name: changed})
         if found:
             return found
     return []
@@ -84,8 +84,8 @@ def _place(shape: torch.Size, unused: torch.Tensor | None, rng: random.Random) -
     return tuple(place)
 
 
-def _visible(task: Task, case: Case, label: str, args: dict[str, Value]) -> list[Change]:
-    """The change, if the oracle moves enough under it."""
+def visible(task: Task, case: Case, label: str, args: dict[str, Value]) -> list[Change]:
+    """The change of a case to these arguments, if the oracle moves enough under it."""
     expected = task.oracle(args)
     change = Change(label, case._replace(args=args, expected=expected), case.expected)
     moved = [float(_gates(task, change, arg).max()) for arg in task.outputs if expected[arg.name].numel() and not arg.ties]

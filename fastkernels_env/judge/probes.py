@@ -1,8 +1,9 @@
 """Probes: a small case, run among other calls.
 
 The first call is the case itself. Then follow, in a secret order: another case of other size, the first case twice more at other
-addresses, and the first case with small changes; the last call is the other case again. From this follows whether outputs survive later
-calls (`aliasing`), whether equal inputs give equal outputs (`determinism`), and whether every input counts (`perturbation`).
+addresses, and the first case with small changes; the last call is the other case again. Then the weights are replaced where they lie, as
+a server does whose model is updated, and the first call runs again. From this follows whether outputs survive later calls (`aliasing`),
+whether equal inputs give equal outputs (`determinism`), and whether every input counts (`perturbation`).
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ from ..task import Role, Task, Workload, shape_of
 from ..types import Regime
 from .canaries import fill_slots, touched
 from .cases import Case, derive_seed, make_case
-from .compare import compare
+from .compare import FAR_RMS, compare
 from .errors import JudgeFault
 from .layout import Layout, plan_calls, view_of
-from .perturb import Change, draw_changes, missing_movement
+from .perturb import Change, draw_changes, missing_movement, visible
 from .verify import compare_output, first_failure, gate_of, same_bytes, write_slot
 
 if TYPE_CHECKING:
@@ -90,6 +91,7 @@ class Probe:
         self.first = first
         try:
             self.changes = draw_changes(task, first, rng)
+            self.updated = self._update(device)
         except Exception as error:
             where = f"{first.describe()}, when its inputs are changed"
             raise JudgeFault(f"task {task.folder.name!r} is broken on {where}: {type(error).__name__}: {error}") from error
@@ -98,6 +100,13 @@ class Probe:
         last = len(self._cases) - 1
         self._order = [0, *rng.sample(range(1, last), last - 1), last]
         self.layout: Layout = plan_calls(task, [(case.workload, case.args) for case in self._cases], seed, share_weights=True)
+
+    def _update(self, device: str) -> list[Change]:
+        """The first case with other weights, where they can be seen in the oracle."""
+        case, seed = self.first, derive_seed(self._seed, "updated weights")
+        drawn = make_case(self.task, case.workload, case.regime, seed, device, oracle=False)
+        weights = {arg.name: drawn.args[arg.name] for arg in self.task.signature if arg.role is Role.WEIGHT}
+        return visible(self.task, case, "the weights where they lie", {**case.args, **weights}) if weights else []
 
     def run(self, session: WorkerSession, arena: Arena, device: Device, seconds: float, limits: Limits) -> Findings:
         """Run all calls and judge them.
@@ -125,7 +134,20 @@ class Probe:
         session.run(self._order[1:], seconds)
         private = memory.clone()
         before, outputs = self._outputs(early, 1)[0], self._outputs(private, len(slots))
-        return self._judge(before, outputs, limits, *touched(self.task, self.layout, private, image))
+        found = self._judge(before, outputs, limits, *touched(self.task, self.layout, private, image))
+        if self.updated and not (found.wrong or found.perturbation):
+            found = found._replace(perturbation=self._run_updated(self.updated[0], session, memory, device, seconds, limits))
+        return found
+
+    def _run_updated(
+        self, change: Change, session: WorkerSession, memory: torch.Tensor, device: Device, seconds: float, limits: Limits
+    ) -> str:
+        """Replace the weights of the first call and run it again; what does not follow."""
+        write_slot(memory, self.task, self.layout.slots[0], change.case.args, 0, self.task.unused(change.case.args))
+        device.synchronize()
+        session.setup([0], seconds)
+        session.run([0], seconds)
+        return self._unmoved(change, self._outputs(memory, 1)[0], limits)
 
     def _outputs(self, memory: torch.Tensor, count: int) -> list[dict[str, torch.Tensor]]:
         return [{arg.name: view_of(memory, slot.refs[arg.name]) for arg in self.task.outputs} for slot in self.layout.slots[:count]]
@@ -147,7 +169,7 @@ class Probe:
 
     def _wrong(self, case: Case, outputs: dict[str, torch.Tensor], limits: Limits) -> str:
         wrong, rms = first_failure(self.task, case, outputs, {})
-        return first_failure(self.task, case, outputs, limits(case))[0] if wrong and rms < 0.1 else wrong
+        return first_failure(self.task, case, outputs, limits(case))[0] if wrong and rms < FAR_RMS else wrong
 
     def _spread(self, first: dict[str, torch.Tensor], again: dict[str, torch.Tensor], limits: Limits) -> str:
         """How a repeat differs from the first run: by any bit where the task promises equality, else beyond the rounding limit."""

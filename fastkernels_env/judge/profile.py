@@ -20,7 +20,7 @@ import math
 import secrets
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -117,17 +117,20 @@ class Profiler:
         plan: Rounds and budget.
         seed: Of the assignments of sets to slots.
         turns: Stops the workers whose turn it is not.
+        limits: As those of `Answers`.
 
     Attributes:
         clocks: As `Timing.clocks`, after `measure`.
     """
 
-    def __init__(self, device: Device, sets: InputSets, plan: Plan, seed: int, turns: Turns) -> None:
+    def __init__(
+        self, device: Device, sets: InputSets, plan: Plan, seed: int, turns: Turns, limits: Mapping[str, float] | None = None
+    ) -> None:
         self.device, self.sets, self.plan, self.turns = device, sets, plan, turns
         self.generator = torch.Generator().manual_seed(derive_seed(seed, "order"))
         self.secret = torch.Generator().manual_seed(secrets.randbits(62))
         self._arrangement = self._plain = sets.arrange(self.generator, plain=True)
-        self._answers = Answers(sets)
+        self._answers = Answers(sets, limits)
         self._renewed = 0.0
         """How many sets are drawn anew before a block, on average; not known until the first outputs were compared."""
         self.clocks: dict[str, float] = {}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
@@ -38,12 +40,14 @@ class Entrant(NamedTuple):
         session: Its worker, artefact loaded, nothing attached.
         has_plan: Whether `plan` must run again when metadata changes.
         verified: Whether its timed outputs are compared with the oracle.
+        limits: As those of `Answers`.
     """
 
     name: str
     session: WorkerSession
     has_plan: bool
     verified: bool
+    limits: Mapping[str, float] = MappingProxyType({})
 
 
 class Measurement(NamedTuple):
@@ -84,7 +88,7 @@ def measure(
             try:
                 with taking_turns(candidate.session, judge.baselines.sessions(), judge.canary) as turns:
                     part = msgspec.structs.replace(plan, placements=placements).part()
-                    profiler = Profiler(device, sets, part, derive_seed(seed, "profile", workload.name), turns)
+                    profiler = Profiler(device, sets, part, derive_seed(seed, "profile", workload.name), turns, candidate.limits)
                     seen = _contest(profiler, arenas, candidate, contestants)
                     turns.settle()
                 break

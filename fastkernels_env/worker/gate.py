@@ -6,6 +6,8 @@ leaves them in the buffers of the calls. The ways are the keys of `_WAYS`.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import gc
 import sys
 import time
@@ -98,9 +100,12 @@ class Stack:
         return {name: float(count - before.get(name, 0)) for name, count in _count_compiled().items()}
 
     def _memory(self, calls: list[int]) -> _Figures:
-        """Run the calls; bytes that torch has handed out, and bytes of the device that are in use."""
+        """Run the calls, give back what the process has freed, which a leak would otherwise live on for long; bytes that torch has
+        handed out, and bytes of the device that are in use.
+        """
         self._eager(calls)
         self._session.synchronize()
+        _trim_heap()
         if self._session.device != "cuda":
             return {}
         free, total = torch.cuda.mem_get_info()
@@ -133,6 +138,11 @@ def opaque_backend(device: str) -> Any:
     from torch._dynamo.backends.debugging import aot_eager
 
     return aot_eager  # asked for by name, torch would import every backend that there is
+
+
+def _trim_heap() -> None:
+    with contextlib.suppress(AttributeError):  # a C library that has no such function
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _count_compiled() -> dict[str, int]:

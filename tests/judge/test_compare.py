@@ -55,6 +55,29 @@ def test_products_accumulated_in_float32_pass_unless_float64_is_due(dtype):
     assert judged((x.float() @ w.float()).to(dtype), expected).ok is (dtype is not torch.float64)
 
 
+@settings(max_examples=100)
+@given(st.integers(0, 999), st.sampled_from([torch.bfloat16, torch.float16]))
+def test_a_large_element_that_is_rounded_little_sets_no_limit_for_the_others(seed, dtype):
+    """Two roundings, where outliers make up the whole: as a gated activation that is computed in two steps."""
+    gate, up = truth(32, 96, seed), truth(32, 96, seed + 1)
+    gate[3] *= 40
+    gate[3, 5], up[3, 5] = 60.0, 64.0 * (1 + 2**-14)
+    gate[9, 7] *= 30
+    gate, up = gate.to(dtype).double(), up.double()
+    up = up.to(dtype).double()
+    expected = torch.nn.functional.silu(gate) * up
+    result = judged((torch.nn.functional.silu(gate).to(dtype) * up.to(dtype)), expected)
+    assert result.ok, result.describe()
+
+
+def test_what_the_dtype_holds_exactly_must_be_met_exactly():
+    expected = truth(64, 96).bfloat16().double()
+    actual = expected.bfloat16()
+    assert judged(actual, expected).ok
+    actual[3, 5] *= 1 + 2**-7
+    assert not judged(actual, expected).ok
+
+
 def test_products_accumulated_in_bfloat16_fail():
     x, w = truth(64, 512).bfloat16(), truth(512, 128, 1, 512**-0.5).bfloat16()
     total = torch.zeros(64, 128, dtype=torch.bfloat16)

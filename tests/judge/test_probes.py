@@ -16,11 +16,12 @@ from fastkernels_env.task import Cost, Input, Output, Scalar, Task, Weight, Work
 SOURCE = """
     #include <fastkernels.h>
     #include <cstring>
+    #include <map>
     #include <vector>
 
     enum Bug {
       NONE, KEEPS_ADDRESS, WRITES_LATER, ALTERNATES, ALTERNATES_LITTLE, DEPENDS_ON_ADDRESS, REMEMBERS_INPUT, REMEMBERS_WEIGHT,
-      WRITES_BESIDE, WRITES_INPUT, WRONG_WHEN_LARGE
+      WRITES_BESIDE, WRITES_INPUT, WRONG_WHEN_LARGE, PACKS_BY_ADDRESS
     };
 
     static int calls = 0;
@@ -38,6 +39,12 @@ SOURCE = """
       if (mode == REMEMBERS_WEIGHT) {
         if (key.empty()) key.assign(w, w + width);
         w = key.data();
+      }
+      if (mode == PACKS_BY_ADDRESS) {
+        static std::map<float*, std::vector<float>> packed;
+        std::vector<float>& own = packed[w];
+        if (own.empty()) own.assign(w, w + width);
+        w = own.data();
       }
       for (int64_t i = 0; i < rows * width; ++i) y[i] = x[i] * w[i % width] * scale;
       if (mode == WRONG_WHEN_LARGE && rows != 1) y[0] += 1;
@@ -132,6 +139,14 @@ def test_every_element_counts(probe, bug, name):
     found = [probe(bug, seed) for seed in range(6)]
     said = f"out does not follow a change of one element of '{name}': 100% of the movement is missing"
     assert any(said in one.perturbation for one in found)
+
+
+def test_weights_may_be_replaced_where_they_lie(probe):
+    """Packing them again is what `prepare` is for; see the twin `prepared_weight` of the threat suite."""
+    for seed in range(3):
+        found = probe("PACKS_BY_ADDRESS", seed)
+        assert found.perturbation.startswith("out does not follow a change of the weights where they lie: ")
+        assert (found.wrong, found.aliasing, found.determinism) == ("", "", "")
 
 
 def test_what_a_probe_touches_is_seen(probe):

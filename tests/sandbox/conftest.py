@@ -92,7 +92,7 @@ def groups() -> list[str]:
     return sorted(str(path) for path in Path("/sys/fs/cgroup").glob(f"**/fastkernels-{os.getpid()}-*"))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def place(tmp_path_factory, host_cache, tiny_root):
     """An evaluator of its own: its temporary files lie in one folder, its submissions run under user ids of their own."""
     folder = tmp_path_factory.mktemp("temp")
