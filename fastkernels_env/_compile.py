@@ -50,7 +50,7 @@ def main(job: dict[str, object]) -> dict[str, str]:
     def run() -> None:
         _answer(answered, _compile_in_scratch(job, code, artifact))
 
-    policy = sandbox.confine.Policy(str(job["folder"]), roots, limits)
+    policy = sandbox.running.Policy(str(job["folder"]), roots, limits)
     tree = sandbox.confine.start(policy, run, {answered, artifact}, output)
     os.close(answered)
     print(json.dumps({"missing": tree.report.missing}), flush=True)
@@ -71,7 +71,7 @@ def main(job: dict[str, object]) -> dict[str, str]:
 def probe(folder: str) -> None:
     """Confine a process that does nothing, and say which layers it lacks."""
     sandbox = _sandbox()
-    policy = sandbox.confine.Policy(folder, sandbox.roots.find_roots(), sandbox.limits.default_limits())
+    policy = sandbox.running.Policy(folder, sandbox.roots.find_roots(), sandbox.limits.default_limits())
     tree = sandbox.confine.start(policy, lambda: None, set(), os.memfd_create("log", os.MFD_CLOEXEC))
     print(json.dumps({"missing": tree.report.missing}))
     tree.end()

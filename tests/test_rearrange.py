@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastkernels_env.device.cpu import CpuDevice
-from fastkernels_env.judge.ring import Geometry, InputSets
+from fastkernels_env.judge.geometry import Geometry
+from fastkernels_env.judge.sets import InputSets
 from fastkernels_env.rearrange import Entries, Rows, fill, gather
 from fastkernels_env.registry import load_task
 from fastkernels_env.task import Role, Workload

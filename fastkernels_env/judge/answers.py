@@ -14,7 +14,7 @@ import torch
 
 from ..rearrange import Rows, gather
 from .cases import Case
-from .ring import Arrangement, InputSets
+from .sets import Arrangement, InputSets
 from .verify import compare_output, is_poison
 
 _FAR = 0.1

@@ -13,8 +13,8 @@ from .answers import TimedFailure
 from .cases import derive_seed
 from .errors import JudgeFault
 from .quiet import NotQuiet
-from .ring import InputSets
 from .scope import LOAD_SECONDS, Scope
+from .sets import InputSets
 from .timing import Entrant, Measurement, draw_sets, measure
 from .verify import first_failure
 

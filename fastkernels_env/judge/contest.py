@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 from ..types import Artifact, Regime, Speedup, Timing
 from .attempts import Attempts, Tampering
 from .cases import derive_seed, make_case
-from .ring import InputSets
 from .scope import CALL_SECONDS, Scope
 from .score import speedup
+from .sets import InputSets
 from .timing import Measurement, draw_sets
 from .verify import case_layout, run_case
 

@@ -4,7 +4,34 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from .profile import Plan
+import msgspec
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """How much to measure.
+
+    Attributes:
+        rounds: Rounds, if time allows.
+        least: Rounds below which no time limit stops the measurement.
+        seconds: Budget of one workload's rounds.
+        caches: The K calls of a block touch this many times the last-level cache.
+        fresh_seconds: Time per block for entries that are drawn anew and compared with their oracle; of a dear one chance decides.
+        sealed_seconds: Budget of one workload's sealed calls.
+        placements: How often the rings get new memory. Where memory lies makes a difference that rounds alone do not see.
+    """
+
+    rounds: int
+    least: int
+    seconds: float
+    caches: float = 2.0
+    fresh_seconds: float = 0.004
+    sealed_seconds: float = 0.2
+    placements: int = 1
+
+    def part(self) -> Plan:
+        """What is measured in one placement."""
+        rounds, least = -(-self.rounds // self.placements), -(-self.least // self.placements)
+        return msgspec.structs.replace(self, rounds=rounds, least=least, seconds=self.seconds / self.placements)
 
 
 class Effort(NamedTuple):

@@ -7,7 +7,7 @@ sides, and every second that the candidate spends counts: its time per call is `
 worker makes two calls in spare slots: the first wakes it, the second is timed alone. They are verified like all others.
 
 While one side is timed the workers of all others are stopped, and so is a submission's own while its ring is refilled. Before every block
-of the candidate what the ring holds changes (see `ring`); after it the outputs are copied to private memory and verified (see `answers`).
+of the candidate what the ring holds changes (see `sets`); after it the outputs are copied to private memory and verified (see `answers`).
 
 Metadata moves with its input set, so a submission that plans does so again before every block. A baseline that plans is trusted: it keeps
 one arrangement and plans once.
@@ -15,22 +15,22 @@ one arrangement and plans once.
 
 from __future__ import annotations
 
-import contextlib
 import math
 import secrets
 import statistics
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-import msgspec
 import torch
 
 from ..device import Arena, Device
 from .answers import Answers, TimedFailure
 from .cases import derive_seed
-from .errors import WorkerError
-from .ring import Arrangement, InputSets, Ring
+from .effort import Plan
+from .ring import Ring
+from .sets import Arrangement, InputSets
+from .side import LONE, LONG, SHORT, WAKE, Side, Written, blamed, constant_part, in_contention
 from .turns import Turns
 from .verify import POISONS
 
@@ -38,74 +38,10 @@ if TYPE_CHECKING:
     from .session import WorkerSession
 
 BLOCK_SECONDS = 30.0
-OUTCLASSED = 1.5
-"""A trusted side this many times slower than the best of them is timed in the first rounds only: it is the best that counts."""
 _OUTCLASSED_AFTER = 2
-MOST_CONSTANT = 0.5
-"""Largest share of the shortest block that can be its constant part."""
 SLOW_CALLS = 2
 """K for a side that is so slow that precision does not matter."""
 _EAGER_BLOCKS = 3
-_SHORT, _LONG, _WAKE, _LONE = range(4)
-"""Armed sequences of a side that is timed in blocks."""
-
-
-Written = tuple[slice, dict[str, torch.Tensor]]
-"""Slots, and private copies of their outputs by name."""
-
-
-class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """How much to measure.
-
-    Attributes:
-        rounds: Rounds, if time allows.
-        least: Rounds below which no time limit stops the measurement.
-        seconds: Budget of one workload's rounds.
-        caches: The K calls of a block touch this many times the last-level cache.
-        fresh_seconds: Time per block for entries that are drawn anew and compared with their oracle; of a dear one chance decides.
-        sealed_seconds: Budget of one workload's sealed calls.
-        placements: How often the rings get new memory. Where memory lies makes a difference that rounds alone do not see.
-    """
-
-    rounds: int
-    least: int
-    seconds: float
-    caches: float = 2.0
-    fresh_seconds: float = 0.004
-    sealed_seconds: float = 0.2
-    placements: int = 1
-
-    def part(self) -> Plan:
-        """What is measured in one placement."""
-        rounds, least = -(-self.rounds // self.placements), -(-self.least // self.placements)
-        return msgspec.structs.replace(self, rounds=rounds, least=least, seconds=self.seconds / self.placements)
-
-
-class Side:
-    """One contestant on one workload: a worker, its ring, what it did."""
-
-    def __init__(self, name: str, session: WorkerSession, ring: Ring, answers: Answers | None) -> None:
-        self.name, self.session, self.ring = name, session, ring
-        self.seconds: dict[int, list[float]] = {_SHORT: [], _LONG: [], _LONE: []}
-        """Times of the blocks of K and of 2K calls, one each per round, and of the lone call before every one of them."""
-        self.samples_us: list[float] = []
-        """Time per call, one sample per round."""
-        self.setup_us: dict[str, float] = {}
-        self.mode = ""
-        self.calls = ring.sets.geometry.calls
-        self.replans = False
-        self.fixed: Arrangement | None = None
-        """What the ring of a planning baseline always holds."""
-        self.answers = answers
-        """Where its outputs are verified."""
-
-
-class SideError(Exception):
-    """A side's worker raised, died or hung while the workload was measured."""
-
-    def __init__(self, side: str, error: WorkerError) -> None:
-        super().__init__(f"{side}: {error.summary}")
-        self.side, self.error = side, error
 
 
 class Profiler:
@@ -263,7 +199,7 @@ class Profiler:
             self._steady()
         constant = constant_part(sides)
         for side in sides:
-            pairs = zip(side.seconds[_SHORT], side.seconds[_LONG], strict=True)
+            pairs = zip(side.seconds[SHORT], side.seconds[LONG], strict=True)
             side.samples_us = [(short + long - 2 * constant) / (3 * side.calls) * 1e6 for short, long in pairs]
 
     def _steady(self) -> bool:
@@ -277,20 +213,20 @@ class Profiler:
 
     def _rounds(self, sides: list[Side]) -> None:
         """Long blocks that are not counted, in which every slot is touched and caches and clocks settle, then the rounds that are."""
-        self._round(sides, 0, (_LONG,))
+        self._round(sides, 0, (LONG,))
         self._before = self.device.clocks()
         for side in sides:
-            side.seconds = {_SHORT: [], _LONG: [], _LONE: []}
+            side.seconds = {SHORT: [], LONG: [], LONE: []}
         start = time.perf_counter()
         contest = sides
         for number in range(self.plan.rounds):
             if number >= self.plan.least and time.perf_counter() - start > self.plan.seconds:
                 break
             if number == _OUTCLASSED_AFTER:
-                contest = [sides[0], *_in_contention(sides[1:])]
+                contest = [sides[0], *in_contention(sides[1:])]
             self._round(contest, number)
 
-    def _round(self, sides: list[Side], number: int, sequences: tuple[int, ...] = (_SHORT, _LONG)) -> None:
+    def _round(self, sides: list[Side], number: int, sequences: tuple[int, ...] = (SHORT, LONG)) -> None:
         self.turns.look()
         self._plain = self.sets.arrange(self.generator, plain=True)
         for side in sides if number % 2 == 0 else sides[::-1]:
@@ -303,7 +239,7 @@ class Profiler:
 
     def _feigned(self, side: Side) -> bool:
         """Whether a side that has a short ring, since it was slow before, was not slow under the clock."""
-        blocks = zip(side.seconds[_SHORT], side.seconds[_LONG], strict=True)
+        blocks = zip(side.seconds[SHORT], side.seconds[LONG], strict=True)
         return self._fitting(statistics.median(short + long for short, long in blocks) / (3 * side.calls)) >= 2 * side.calls
 
     def _lengthen(self, side: Side) -> None:
@@ -320,9 +256,9 @@ class Profiler:
     def _block(self, side: Side, sequence: int, number: int) -> None:
         count = side.calls * (1 + sequence)
         self.load(side, count, number % len(POISONS))
-        times, seen = self.clocked(side, (_WAKE, _LONE, sequence), count)
+        times, seen = self.clocked(side, (WAKE, LONE, sequence), count)
         self._check(side, seen)
-        side.seconds[_LONE].append(times[1])
+        side.seconds[LONE].append(times[1])
         side.seconds[sequence].append(times[2])
 
     def eager(self, side: Side) -> float:
@@ -333,7 +269,7 @@ class Profiler:
             times = []
             for number in range(_EAGER_BLOCKS):
                 self.load(side, side.calls, number % len(POISONS), graph=False)
-                spent, seen = self.clocked(side, (_WAKE, _LONE, _SHORT), side.calls)
+                spent, seen = self.clocked(side, (WAKE, LONE, SHORT), side.calls)
                 self._check(side, seen)
                 times.append((spent[2] - spent[1]) / (side.calls - 1))
         return statistics.median(times) * 1e6
@@ -364,32 +300,3 @@ class Profiler:
         if side.answers is not None:
             for part, snapshot in seen:
                 side.answers.check(self.held(side), part, snapshot)
-
-
-def _in_contention(sides: Sequence[Side]) -> list[Side]:
-    """Those of the trusted sides that may still be the best."""
-    quickest = [min(side.seconds[_LONG]) / side.calls for side in sides]
-    return [side for side, best in zip(sides, quickest, strict=True) if best <= OUTCLASSED * min(quickest)]
-
-
-def constant_part(sides: Sequence[Side]) -> float:
-    """Seconds of a block that do not depend on its calls, from the trusted sides: a lone call less its share of 2K calls.
-
-    Args:
-        sides: The judged one first; it can only make this smaller, by a short block that is.
-    """
-    parts = []
-    for side in sides[1:]:
-        lone, long = statistics.median(side.seconds[_LONE]), statistics.median(side.seconds[_LONG])
-        parts.append(lone - (long - lone) / (2 * side.calls - 1))
-    shortest = min(min(side.seconds[_SHORT]) for side in sides)
-    return min(max(statistics.median(parts), 0.0), MOST_CONSTANT * shortest)
-
-
-@contextlib.contextmanager
-def blamed(side: Side) -> Iterator[None]:
-    """Name the side whose worker failed."""
-    try:
-        yield
-    except WorkerError as error:
-        raise SideError(side.name, error) from error

@@ -27,7 +27,8 @@ import torch
 
 from .answers import TimedFailure
 from .cases import Case
-from .profile import BLOCK_SECONDS, Profiler, Side, blamed
+from .profile import BLOCK_SECONDS, Profiler
+from .side import Side, blamed
 
 LEAST_PAIRS = 4
 MOST_PAIRS = 48

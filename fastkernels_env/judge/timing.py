@@ -14,11 +14,14 @@ from ..device import Arena
 from ..task import Cost, Task, Workload
 from ..types import Peaks, Regime, Timing
 from .cases import completed, derive_seed, make_case
+from .effort import Plan
 from .errors import JudgeFault, LastingFault, WorkerDied, WorkerError
-from .profile import Plan, Profiler, Side, SideError
-from .ring import InputSets, plan_ring
+from .geometry import plan_ring
+from .profile import Profiler
 from .score import Samples, best_baseline
 from .sealed import Sealing, seal
+from .sets import InputSets
+from .side import Side, SideError
 from .turns import taking_turns
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from pathlib import Path
 import torch  # noqa: F401 -- preloaded once, shared by every fork
 
 from ..protocol import Channel, Closed, Ended, Kill, Refused, ServerRequest, Spawn, Spawned
-from ..sandbox import confine, linux
+from ..sandbox import confine, linux, running
 from ..sandbox.limits import default_limits
 from ..sandbox.meter import Meter
 from ..sandbox.roots import find_roots
@@ -59,7 +59,7 @@ class _Server:
         self._limits, self._roots, self._device = default_limits(), find_roots(), device
         self._meter = Meter(self._limits.device) if device == "cuda" else None
         self._trusted: dict[int, int] = {}
-        self._confined: dict[int, confine.Tree] = {}
+        self._confined: dict[int, running.Tree] = {}
         self._preload: Preload | None = None
         # OpenMP has bound this thread to the core on which workers wake. They inherit that; the watch had better be elsewhere.
         self._bound, self._free = os.sched_getaffinity(0), os.sched_getaffinity(os.getppid())
@@ -110,7 +110,7 @@ class _Server:
             self._trusted[request.worker] = pid
             return Spawned(pid, pid)
         cuda = request.device == "cuda"
-        policy = confine.Policy(request.scratch, self._roots, self._limits, cuda, self._meter.read if self._meter else None)
+        policy = running.Policy(request.scratch, self._roots, self._limits, cuda, self._meter.read if self._meter else None)
         tree = confine.start(policy, lambda: run_child(request, kept), set(kept), log)
         self._confined[request.worker] = tree
         return Spawned(tree.worker, tree.top, tree.report.missing)
@@ -162,7 +162,7 @@ class _Server:
                      signal=os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0)
 
 
-def _end_confined(tree: confine.Tree, grace: float) -> Ended:
+def _end_confined(tree: running.Tree, grace: float) -> Ended:
     ended = None if tree.reason else tree.wait(grace)
     tree.end()
     if ended is None or tree.reason:

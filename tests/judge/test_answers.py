@@ -7,7 +7,8 @@ import torch
 
 from fastkernels_env.device.cpu import CpuDevice
 from fastkernels_env.judge.answers import Answers, TimedFailure
-from fastkernels_env.judge.ring import Geometry, InputSets
+from fastkernels_env.judge.geometry import Geometry
+from fastkernels_env.judge.sets import InputSets
 from fastkernels_env.registry import load_task
 from fastkernels_env.task import Workload
 

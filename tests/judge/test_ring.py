@@ -11,8 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastkernels_env.device.cpu import CpuDevice
+from fastkernels_env.judge.geometry import MAX_CALLS, MIN_CALLS, SPARE, Geometry, plan_ring
 from fastkernels_env.judge.layout import extent_of, view_of
-from fastkernels_env.judge.ring import MAX_CALLS, MIN_CALLS, SPARE, Geometry, InputSets, Ring, plan_ring
+from fastkernels_env.judge.ring import Ring
+from fastkernels_env.judge.sets import InputSets
 from fastkernels_env.judge.verify import POISONS
 from fastkernels_env.registry import load_task
 from fastkernels_env.task import Cost, Role, Workload
