@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import hashlib
+import locale
 import os
 import random
+import resource
 import signal
 import sys
 import time
@@ -23,6 +26,10 @@ _OURS = frozenset({"TRITON_INTERPRET"})
 """Variables that the loader sets for the submission."""
 _WATCHED = (torch, torch.Tensor, torch.nn.functional, torch.cuda, torch.linalg, time)
 """Namespaces in which no function may be replaced."""
+_CRASHES = (signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT, signal.SIGTRAP)
+"""Libraries may print where they crash."""
+_TIMERS = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
+_LIMITS = tuple(name for name in dir(resource) if name.startswith("RLIMIT_"))
 _LONGEST = 60
 
 
@@ -33,7 +40,7 @@ def snapshot(device: str) -> State:
         state |= {name: read() for name, read in _CUDA_READERS.items()}
     for signum in signal.valid_signals():
         state[f"handler of {_signal_name(signum)}"] = signal.getsignal(signum)
-    state |= {f"environment variable {name}": value for name, value in os.environ.items() if name not in _OURS}
+    state |= {f"environment variable {name}": value for name, value in _environment().items() if name not in _OURS}
     return state | _functions()
 
 
@@ -71,6 +78,26 @@ def _functions() -> State:
 
 def _digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
+
+
+def _environment() -> dict[str, str]:
+    """As C sees it, which what native code sets does not tell Python."""
+    entries = ctypes.POINTER(ctypes.c_char_p).in_dll(ctypes.CDLL(None), "environ")
+    found = dict(os.environ)
+    for index in range(1 << 16):
+        entry = entries[index] if entries else None
+        if entry is None:
+            break
+        name, _, value = os.fsdecode(entry).partition("=")
+        found[name] = value
+    return found
+
+
+def _dispositions() -> tuple[str, ...]:
+    """Signals that are ignored or caught, by whatever handler; those of a crash are left out."""
+    crashes = sum(1 << number - 1 for number in _CRASHES)
+    fields = dict(line.split(":\t", 1) for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("Sig"))
+    return tuple(f"{int(fields[name], 16) & ~crashes:x}" for name in ("SigIgn", "SigCgt"))
 
 
 def _umask() -> int:
@@ -111,6 +138,15 @@ _READERS: dict[str, Callable[[], Any]] = {
     "warnings for everything": _blanket_filters,
     "sys.path": lambda: list(sys.path),
     "recursion limit": sys.getrecursionlimit,
+    "garbage collector": lambda: (gc.isenabled(), *gc.get_threshold()),
+    "thread switch interval": sys.getswitchinterval,
+    "trace and profile functions": lambda: (sys.gettrace(), sys.getprofile()),
+    "blocked signals": lambda: sorted(signal.pthread_sigmask(signal.SIG_BLOCK, ())),
+    "ignored and caught signals": _dispositions,
+    "interval timers": lambda: [timer for timer in _TIMERS if any(signal.getitimer(timer))],
+    "priority": lambda: (os.getpriority(os.PRIO_PROCESS, 0), os.sched_getscheduler(0)),
+    "resource limits": lambda: {name: resource.getrlimit(getattr(resource, name)) for name in _LIMITS},
+    "locale": lambda: locale.setlocale(locale.LC_ALL),
     "stdout": lambda: sys.stdout,
     "stderr": lambda: sys.stderr,
     "import hook": lambda: __builtins__["__import__"] if isinstance(__builtins__, dict) else __builtins__.__import__,

@@ -146,6 +146,32 @@ def test_what_is_kept_for_every_call_is_counted(gate, kept, detail):
     assert checks["memory_growth"].evidence is Evidence.JUDGED
 
 
+@pytest.mark.parametrize(
+    ("code", "changed"),
+    [
+        ("import gc\n    gc.disable()", "garbage collector"),
+        ("import sys\n    sys.setswitchinterval(1.0)", "thread switch interval"),
+        ("import sys\n    sys.setprofile(lambda *args: None)", "trace and profile functions"),
+        ("import signal\n    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])", "blocked signals"),
+        ("import ctypes\n    ctypes.CDLL(None).signal(15, ctypes.c_void_p(1))", "ignored and caught signals"),
+        ("import signal\n    signal.setitimer(signal.ITIMER_REAL, 1000)", "interval timers"),
+        ("import os\n    os.nice(5)", "priority"),
+        ("import resource\n    resource.setrlimit(resource.RLIMIT_NOFILE, (100, 100))", "resource limits"),
+        ("import locale\n    locale.setlocale(locale.LC_ALL, 'C.UTF-8')\n    locale.setlocale(locale.LC_NUMERIC, 'C')", "locale"),
+        ("import ctypes\n    ctypes.CDLL(None).setenv(b'OMP_NUM_THREADS', b'1', 1)", "environment variable OMP_NUM_THREADS"),
+    ],
+)  # fmt: skip
+def test_what_the_process_shares_is_looked_at(gate, code, changed):
+    checks = gate(plain(code))
+    assert failures(checks) == {"global_state"}, {failed: checks[failed].detail for failed in failures(checks)}
+    assert f"loading it changed {changed} (" in checks["global_state"].detail
+
+
+def test_a_handler_for_crashes_is_a_librarys_own_business(gate):
+    checks = gate(plain("import faulthandler\n    faulthandler.enable(open('/dev/null', 'w'))"))
+    assert failures(checks) == set()
+
+
 NOT_A_VIEW = "if not torch.compiler.is_compiling() and not out._is_view():\n            {}"
 """True while a compiled graph runs and at no other time: the judge's own buffers are views."""
 
