@@ -147,6 +147,7 @@ class Draw:
     def routing(self, tokens: int, experts: int, top_k: int, zipf: float = 0.8) -> tuple[torch.Tensor, torch.Tensor]:
         """Expert choice of every token: ids int64 ``[tokens, top_k]`` (distinct in a row) and normalised float32 weights, on the host.
 
+        Some routers are sure and some are not: the weights of a token differ by up to ``exp(6)``, so that no expert may be left out.
         Gumbel top-k over a Zipf popularity whose expert order is permuted per draw. In the `SKEWED` regime a hot set of an eighth
         of the experts takes all tokens and the other experts stay empty; in the `NORMAL` regime routing is uniform.
         """
@@ -159,5 +160,6 @@ class Draw:
         scores = popularity - (-noise.log()).log()
         ids = scores.topk(top_k, dim=1).indices
         ids = torch.randperm(experts, generator=self.host)[ids]
-        weights = torch.rand(tokens, top_k, generator=self.host).mul_(2).exp_()
+        spread = torch.rand(tokens, 1, generator=self.host).mul_(6)
+        weights = torch.rand(tokens, top_k, generator=self.host).mul_(spread).exp_()
         return ids, weights / weights.sum(1, keepdim=True)

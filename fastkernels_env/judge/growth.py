@@ -85,12 +85,19 @@ class Sweep:
             worst = max(counts, key=lambda name: counts[name], default="")
             if worst and counts[worst] > most:
                 return Finding(f"{counts[worst]:.0f} compilations of {worst!r} for {count} batch sizes", evidence)
-        assert self._arena
         for index in range(min(COMPARED, count)):
-            if wrong := slots.wrong(self._arena, index, self.cases[index], {}):
+            if wrong := self._wrong(slots, index):
                 return Finding(f"on a batch size that it had not met before it gave a wrong answer: {wrong}")
         highest = max([*seen.values(), *told.values()], default=0)
         return Finding(note=f"at most {highest:.0f} compilations of one kernel for {count} batch sizes")
+
+    def _wrong(self, slots: Slots, index: int) -> str:
+        """Why a call's outputs are not the oracle's, nor as near to it as a production implementation's."""
+        assert self._arena
+        case, scope = self.cases[index], self._rig.scope
+        if not slots.wrong(self._arena, index, case, {}):
+            return ""
+        return slots.wrong(self._arena, index, case, scope.judge.baselines.errors(scope.task, case))
 
     def check_memory(self) -> Finding:
         """`memory_growth`: the same sizes over and over, at new addresses in every round; memory reaches a plateau, as do threads and

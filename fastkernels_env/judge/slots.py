@@ -97,7 +97,7 @@ class Slots:
             arena: Where the buffers lie.
             index: Which call.
             case: Its inputs and oracle.
-            limits: Relative RMS error that is allowed twice, by output: that of the same calls run eagerly.
+            limits: Relative RMS error that is allowed twice, by output: that of the same calls run eagerly, or of a baseline.
         """
         for arg in self.task.outputs:
             actual = self.view(arena, index, arg.name).clone()
