@@ -25,9 +25,19 @@ _loaded: dict[Path, Task] = {}
 
 def task_folders() -> dict[str, Path]:
     """Folder of every known task, by name, sorted."""
-    roots = [_builtin_root(), *(Path(p) for p in os.environ.get("FASTKERNELS_ENV_PATH", "").split(os.pathsep) if p)]
-    found = {path.parent.name: path.parent for root in roots for path in root.glob("*/task.py")}
+    found = {path.parent.name: path.parent for root in _roots() for path in root.glob("*/task.py")}
     return dict(sorted((found | _registered).items()))
+
+
+def _roots() -> list[Path]:
+    return [_builtin_root(), *(Path(p) for p in os.environ.get("FASTKERNELS_ENV_PATH", "").split(os.pathsep) if p)]
+
+
+def _find(name: str) -> Path | None:
+    """As `task_folders` has it; needs no file descriptor, which may be what a host has run out of."""
+    if name in _registered or name != Path(name).name:
+        return _registered.get(name)
+    return next((root / name for root in reversed(_roots()) if (root / name / "task.py").is_file()), None)
 
 
 def register_task(folder: str | os.PathLike[str]) -> str:
@@ -59,10 +69,10 @@ def load_task(name: str) -> Task:
     Raises:
         TaskError: No such task, or its ``task.py`` cannot be used; the message says which and why.
     """
-    folders = task_folders()
-    if name not in folders:
-        raise TaskError(f"unknown task {name!r}; known are: {', '.join(folders)}")
-    folder = folders[name].resolve()
+    found = _find(name)
+    if found is None:
+        raise TaskError(f"unknown task {name!r}; known are: {', '.join(task_folders())}")
+    folder = found.resolve()
     if folder not in _loaded:
         _loaded[folder] = _import(folder)
     return _loaded[folder]
@@ -81,7 +91,7 @@ def read_outline(name: str) -> Outline | None:
     Returns:
         None where the source does not say it plainly: there is no such task, the values are computed, or several classes have them.
     """
-    path = task_folders().get(name, Path()) / "task.py"
+    path = (_find(name) or Path()) / "task.py"
     try:
         body = ast.parse(path.read_text()).body
         found = [_outline(node) for node in body if isinstance(node, ast.ClassDef)]

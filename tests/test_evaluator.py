@@ -322,12 +322,18 @@ STARVED = """
 """
 
 
-@pytest.mark.parametrize(("limit", "value"), [("RLIMIT_FSIZE", "4096"), ("RLIMIT_NOFILE", "len(os.listdir('/proc/self/fd'))")])
+OPEN_FILES = "len(os.listdir('/proc/self/fd'))"
+
+
+@pytest.mark.parametrize(
+    ("limit", "value"), [("RLIMIT_FSIZE", "4096"), ("RLIMIT_NOFILE", OPEN_FILES), ("RLIMIT_NOFILE", f"{OPEN_FILES} - 6")]
+)
 def test_a_host_that_denies_memory_or_descriptors_is_a_fault(limit, value, tiny, tiny_root, tmp_path):
     script = tmp_path / "starved.py"
     script.write_text(textwrap.dedent(STARVED).replace("{limit}", limit).replace("{value}", value))
     answer = subprocess.run([sys.executable, script], input=python(), capture_output=True, text=True, timeout=120)
-    before, starved, after = answer.stdout.strip().splitlines() or [answer.stderr[-3000:]] * 3
+    assert answer.returncode == 0, answer.stderr[-3000:]
+    before, starved, after = answer.stdout.strip().splitlines()
     assert before == "accepted"
     assert starved.startswith("fault | ")
     assert len(starved) > len("fault | ")

@@ -21,6 +21,8 @@ _FAR = 0.1
 """Relative error from which on a row is taken for the answer to another input, if there is one."""
 _MOSTLY = 0.5
 """From this share of such rows on that are answers to other inputs, it is no honest mistake."""
+_CLOSE = 0.02
+"""Relative error up to which a row is the expected one times a power of two."""
 _EXAMPLES = 256
 _NARROW = 4
 """Rows of fewer elements resemble each other."""
@@ -134,18 +136,32 @@ def _same(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
 
 def _is_elsewhere(actual: torch.Tensor, expected: torch.Tensor, others: Sequence[torch.Tensor], past: Sequence[torch.Tensor]) -> bool:
-    """Whether rows of a wrong output occur in answers to other inputs (`past`: their marks), up to sign and a power of two."""
+    """Whether rows of a wrong output occur in answers to other inputs (`past`: their marks), up to sign and a power of two.
+
+    Rows that are the right ones times one such factor are a wrong scale; times several they are answers to what was rearranged.
+    """
     if not actual.is_floating_point() or not actual.dim() or actual.shape[-1] < _NARROW:
         return False
     error = _rows(actual.double() - expected).nan_to_num(math.inf).norm(dim=1)
     wrong = (error > _FAR * _rows(expected).norm(dim=1)).nonzero().flatten()[:_EXAMPLES]
     marks = _marks(_rows(actual)[wrong])
-    marks = marks[marks != 0]
+    wrong, marks = wrong[marks != 0], marks[marks != 0]
     if not len(marks):
         return False
+    factors = _factors(_rows(actual)[wrong].double(), _rows(expected)[wrong])
+    if int((factors != 0).sum()) >= _MOSTLY * len(marks):
+        return len({*factors.tolist()} - {0.0}) > 1
     known = torch.cat([*(_marks(_rows(other)) for other in others), *past])
     nearest = (known[:, None] - marks).abs().amin(0) if len(known) else torch.full_like(marks, math.inf)
     return int((nearest <= _EQUAL * marks.abs()).sum()) >= _MOSTLY * len(marks)
+
+
+def _factors(actual: torch.Tensor, expected: torch.Tensor) -> torch.Tensor:
+    """By which power of two, of either sign, each row is the expected one times; 0 where it is not, but for rounding."""
+    ratio = (actual * expected).sum(1) / expected.square().sum(1)
+    power = ratio.sign() * ratio.abs().log2().round().exp2()
+    rest = (actual - power[:, None] * expected).norm(dim=1)
+    return torch.where(rest <= _CLOSE * (power[:, None] * expected).norm(dim=1), power, 0.0).nan_to_num(0.0, 0.0, 0.0)
 
 
 def _rows(output: torch.Tensor) -> torch.Tensor:

@@ -63,16 +63,22 @@ class WorkerHost:
             raise
 
     def _spawn(self, scratch: Path, trusted: bool, stack: bool) -> WorkerSession:
-        worker, clock = next(self._ids), self.device.new_clock()
-        judge_end, worker_end = socket.socketpair()
-        log = os.memfd_create("log", os.MFD_CLOEXEC)
-        environment = self._environment(scratch, trusted)
-        fds = (worker_end.fileno(), clock.go, clock.done, clock.page, log)
-        reply = self._ask(Spawn(worker, self.device.kind, str(scratch), environment, trusted, stack), fds)
-        worker_end.close()
-        if isinstance(reply, Refused):
-            raise JudgeFault(f"no worker could be started: {reply.why}")
-        assert isinstance(reply, Spawned)
+        worker = next(self._ids)
+        with contextlib.ExitStack() as undo:
+            clock = self.device.new_clock()
+            undo.callback(clock.close)
+            judge_end, worker_end = socket.socketpair()
+            undo.callback(judge_end.close)
+            log = os.memfd_create("log", os.MFD_CLOEXEC)
+            undo.callback(os.close, log)
+            environment = self._environment(scratch, trusted)
+            fds = (worker_end.fileno(), clock.go, clock.done, clock.page, log)
+            with worker_end:
+                reply = self._ask(Spawn(worker, self.device.kind, str(scratch), environment, trusted, stack), fds)
+            if isinstance(reply, Refused):
+                raise JudgeFault(f"no worker could be started: {reply.why}")
+            assert isinstance(reply, Spawned)
+            undo.pop_all()
         session = WorkerSession(self, worker, reply, Channel(judge_end, limit=MAX_REPLY), clock, log, scratch, trusted)
         if not trusted:
             if self.strict and reply.missing:

@@ -152,7 +152,12 @@ def _become_init(
     if not os.read(gate, 1):
         return  # the judge was interrupted before it could open the gate: there is nobody to work for
     os.close(gate)  # from here on it is in its control group
-    _confine(policy, uid, missing)
+    try:
+        _confine(policy, uid, missing)
+    except FileNotFoundError:
+        if os.path.exists(policy.scratch):
+            raise
+        return  # it was interrupted since, and has tidied up
     output, printed = os.pipe2(os.O_CLOEXEC)
     worker = _child(lambda: _become_worker(run, (log, report, output), printed))
     for descriptor in (*keep, printed):

@@ -53,6 +53,25 @@ def test_known_answers_are_not_computed_again(board):
     board.answers.check(arrangement, ALL, outputs)
 
 
+@pytest.mark.parametrize("factor", [2.0, 0.5, -1.0])
+def test_a_wrong_scale_is_a_mistake(board, factor):
+    """Not what another arrangement of the same inputs would have given."""
+    arrangement = board.arrange()
+    with pytest.raises(TimedFailure) as caught:
+        board.answers.check(arrangement, ALL, {"out": board.right(arrangement)["out"] * factor})
+    assert not caught.value.tampered
+
+
+def test_stale_signs_are_no_mistake(board):
+    arrangement = board.arrange()
+    outputs = board.right(arrangement)["out"]
+    outputs[0, ::2] *= -1
+    outputs[0, 1] *= 0.5
+    with pytest.raises(TimedFailure) as caught:
+        board.answers.check(arrangement, ALL, {"out": outputs})
+    assert caught.value.tampered
+
+
 def test_other_bits_of_the_same_value_are_right(board):
     arrangement = board.arrange()
     outputs = board.right(arrangement)
