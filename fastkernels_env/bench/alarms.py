@@ -54,7 +54,8 @@ def seeds_on(device: str, tasks: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def run_alarms(
-    device: str, tasks: Sequence[str], count: int, effort: str, out: Path, progress: Callable[[Alarm], None] = lambda row: None
+    device: str, tasks: Sequence[str], count: int, effort: str, out: Path, progress: Callable[[Alarm], None] = lambda row: None,
+    files: Sequence[str] = (),
 ) -> list[Alarm]:
     """Judge every seed `count` times; each result is a line of `out`, and what that holds is not run again.
 
@@ -65,9 +66,11 @@ def run_alarms(
         effort: ``full`` or ``quick``.
         out: JSONL file.
         progress: Called with every new result.
+        files: Names of the seed files that are judged; all if empty.
     """
     done = {(row.task, row.seed_file, row.number) for row in read_alarms(out)}
-    todo = [(*seed, number) for number in range(count) for seed in seeds_on(device, tasks) if (*seed, number) not in done]
+    seeds = [seed for seed in seeds_on(device, tasks) if not files or seed[1] in files]
+    todo = [(*seed, number) for number in range(count) for seed in seeds if (*seed, number) not in done]
     if todo:
         with Evaluator(device, effort=effort) as evaluator:
             for task, file, number in todo:

@@ -139,6 +139,7 @@ def alarms(
     count: Annotated[int, typer.Option(min=1, help="Evaluations of each seed.")] = 25,
     effort: Annotated[str, typer.Option(help="full or quick")] = "quick",
     tasks: Annotated[list[str] | None, typer.Option("--task", help="Only these tasks.")] = None,
+    files: Annotated[list[str] | None, typer.Option("--file", help="Only seeds in files of this name, such as cpu.cpp.")] = None,
     as_json: JsonOption = False,
 ) -> int:
     """Judge every seed again and again on fresh inputs: exit status 1 if one is ever refused."""
@@ -147,11 +148,12 @@ def alarms(
     kind = resolve_device(device)
     _check_out(out)
     from ..registry import task_folders
-    from .alarms import HEADER, run_alarms, table
+    from .alarms import HEADER, Alarm, run_alarms, table
 
-    rows = run_alarms(
-        kind, tasks or list(task_folders()), count, effort, out, lambda row: tell(f"{row.task} {row.seed_file} {row.number}: {row.outcome}")
-    )
+    def say(row: Alarm) -> None:
+        tell(f"{row.task} {row.seed_file} {row.number}: {row.outcome}")
+
+    rows = run_alarms(kind, tasks or list(task_folders()), count, effort, out, say, files or ())
     if as_json:
         from msgspec import to_builtins
 

@@ -30,6 +30,10 @@ def test_seeds_are_judged_and_counted_once(tasks, tmp_path):
     assert "wrong by smoke" in table(rows)[1][4]
 
 
+def test_only_some_files_may_be_judged(tasks, tmp_path):
+    assert run_alarms("cpu", tasks, 1, "quick", tmp_path / "none.jsonl", files=["triton.py"]) == []
+
+
 def test_a_device_judges_the_languages_that_it_knows():
     assert ("rms_norm", "cuda.cu") in seeds_on("cuda", ["rms_norm"])
     assert seeds_on("cpu", ["rms_norm"]) == [("rms_norm", "cpu.cpp"), ("rms_norm", "triton.py")]
