@@ -146,9 +146,13 @@ def alarms(
     for name in tasks or ():
         check_task(name)
     kind = resolve_device(device)
-    _check_out(out)
     from ..registry import task_folders
-    from .alarms import HEADER, Alarm, run_alarms, table
+    from .alarms import HEADER, Alarm, run_alarms, seeds_on, table
+
+    known = {file for _, file in seeds_on(kind, tasks or list(task_folders()))}
+    if unknown := [file for file in files or () if file not in known]:
+        raise Problem(f"expected a seed's file name, one of {', '.join(sorted(known))}, got {unknown[0]!r}")
+    _check_out(out)
 
     def say(row: Alarm) -> None:
         tell(f"{row.task} {row.seed_file} {row.number}: {row.outcome}")

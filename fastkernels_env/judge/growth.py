@@ -19,6 +19,7 @@ from ..types import Evidence
 from .cases import Case
 from .rig import STEP_SECONDS, Rig
 from .slots import Slots
+from .verify import first_failure
 
 LEAST_SIZES = 6
 """With fewer sizes than these nothing tells bucketing from compiling for each."""
@@ -94,10 +95,10 @@ class Sweep:
     def _wrong(self, slots: Slots, index: int) -> str:
         """Why a call's outputs are not the oracle's, nor as near to it as a production implementation's."""
         assert self._arena
-        case, scope = self.cases[index], self._rig.scope
-        if not slots.wrong(self._arena, index, case, {}):
+        case, scope, outputs = self.cases[index], self._rig.scope, slots.outputs(self._arena, index)
+        if not first_failure(scope.task, case, outputs, {})[0]:
             return ""
-        return slots.wrong(self._arena, index, case, scope.judge.baselines.errors(scope.task, case))
+        return first_failure(scope.task, case, outputs, scope.judge.baselines.errors(scope.task, case))[0]
 
     def check_memory(self) -> Finding:
         """`memory_growth`: the same sizes over and over, at new addresses in every round; memory reaches a plateau, as do threads and

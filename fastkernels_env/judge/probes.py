@@ -136,7 +136,8 @@ class Probe:
         before, outputs = self._outputs(early, 1)[0], self._outputs(private, len(slots))
         found = self._judge(before, outputs, limits, *touched(self.task, self.layout, private, image))
         if self.updated and not (found.wrong or found.perturbation):
-            found = found._replace(perturbation=self._run_updated(self.updated[0], session, memory, device, seconds, limits))
+            problem = self._run_updated(self.updated[0], session, memory, device, seconds, limits)
+            found = found._replace(perturbation=problem, changes=(*found.changes, self.updated[0].label))
         return found
 
     def _run_updated(
@@ -147,7 +148,7 @@ class Probe:
         device.synchronize()
         session.setup([0], seconds)
         session.run([0], seconds)
-        return self._unmoved(change, self._outputs(memory, 1)[0], limits)
+        return self._unmoved(change, self._outputs(memory.clone(), 1)[0], limits)
 
     def _outputs(self, memory: torch.Tensor, count: int) -> list[dict[str, torch.Tensor]]:
         return [{arg.name: view_of(memory, slot.refs[arg.name]) for arg in self.task.outputs} for slot in self.layout.slots[:count]]

@@ -18,7 +18,7 @@ from .errors import JudgeFault, StepFailed, WorkerRaised
 from .schema import operator_schema
 from .scope import FIRST_CALL_SECONDS, INTERPRETED_SECONDS, LOAD_SECONDS, Scope
 from .slots import Slots
-from .verify import same_bytes
+from .verify import compare_output, first_failure, same_bytes
 
 if TYPE_CHECKING:
     from .session import WorkerSession
@@ -116,10 +116,10 @@ class Rig:
             raise WorkerRaised(error.summary, "", error.kind) from None
         for index in calls:
             case = self.cases[index]
-            errors = self._slots.errors(self._arena, index, case)
+            outputs = self._slots.outputs(self._arena, index)
+            errors = {name: compare_output(self.scope.task, case, name, actual).rms for name, actual in outputs.items()}
             tolerated = {name: min(rms, _TOLERATED) for name, rms in errors.items()}
-            self.wrong_eagerly = self.wrong_eagerly or self._slots.wrong(self._arena, index, case, tolerated)
-            outputs = {arg.name: self._slots.view(self._arena, index, arg.name).clone() for arg in self.scope.task.outputs}
+            self.wrong_eagerly = self.wrong_eagerly or first_failure(self.scope.task, case, outputs, tolerated)[0]
             self._eager[index] = Eager(outputs, errors)
 
     def _changes(self) -> str:
@@ -154,10 +154,10 @@ class Rig:
         """Why the outputs of a call are wrong; empty if they are right. `case`: the one it ran on, if that is not its own."""
         assert self._arena
         case = case or self.cases[index]
-        known = self._known(case)
-        if known and all(same_bytes(self._slots.view(self._arena, index, name), right) for name, right in known.outputs.items()):
+        known, outputs = self._known(case), self._slots.outputs(self._arena, index)
+        if known and all(same_bytes(outputs[name], right) for name, right in known.outputs.items()):
             return ""
-        return self._slots.wrong(self._arena, index, case, known.errors if known else {})
+        return first_failure(self.scope.task, case, outputs, known.errors if known else {})[0]
 
     def _known(self, case: Case) -> Eager | None:
         return next((self._eager[index] for index in self._eager if self.cases[index] is case), None)

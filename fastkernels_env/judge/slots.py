@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -12,7 +12,7 @@ from ..protocol import ArgValue, TensorRef
 from ..task import Role, Task
 from .cases import Case
 from .layout import ALIGNMENT, GUARD, extent_of, tensor_ref, view_of
-from .verify import compare_output, poison_, same_bytes
+from .verify import poison_, same_bytes
 
 _RUBBISH = float("nan")
 
@@ -90,28 +90,9 @@ class Slots:
             elif isinstance(value, torch.Tensor):
                 view.copy_(value)
 
-    def wrong(self, arena: Arena, index: int, case: Case, limits: Mapping[str, float]) -> str:
-        """Why a call's outputs are not the oracle's; empty if they are.
-
-        Args:
-            arena: Where the buffers lie.
-            index: Which call.
-            case: Its inputs and oracle.
-            limits: Relative RMS error that is allowed twice, by output: that of the same calls run eagerly, or of a baseline.
-        """
-        for arg in self.task.outputs:
-            actual = self.view(arena, index, arg.name).clone()
-            result = compare_output(self.task, case, arg.name, actual, limits.get(arg.name, 0.0))
-            if not result.ok:
-                return f"{arg.name}: {result.describe()} on {case.describe()}"
-        return ""
-
-    def errors(self, arena: Arena, index: int, case: Case) -> dict[str, float]:
-        """Relative RMS error of a call's outputs, by name."""
-        return {
-            arg.name: compare_output(self.task, case, arg.name, self.view(arena, index, arg.name).clone()).rms
-            for arg in self.task.outputs
-        }
+    def outputs(self, arena: Arena, index: int) -> dict[str, torch.Tensor]:
+        """Private copies of a call's outputs, by name: all that is said of them must be said of the same bytes."""
+        return {arg.name: self.view(arena, index, arg.name).clone() for arg in self.task.outputs}
 
     def modified(self, arena: Arena, index: int, case: Case) -> str:
         """The name of an argument that is read-only and no longer holds its bytes; empty if there is none."""

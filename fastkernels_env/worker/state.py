@@ -84,12 +84,11 @@ def _environment() -> dict[str, str]:
     """As C sees it, which what native code sets does not tell Python."""
     entries = ctypes.POINTER(ctypes.c_char_p).in_dll(ctypes.CDLL(None), "environ")
     found = dict(os.environ)
-    for index in range(1 << 16):
-        entry = entries[index] if entries else None
-        if entry is None:
-            break
+    index = 0
+    while entries and (entry := entries[index]) is not None:
         name, _, value = os.fsdecode(entry).partition("=")
         found[name] = value
+        index += 1
     return found
 
 

@@ -81,6 +81,7 @@ def test_the_list_of_threats_needs_no_evaluation(bench, suite):
         (("integrity", "--device", "cpu", "--only", "zzz"), "fits the pattern 'zzz'"),
         (("delegation", "--task", "zzz"), "there is no task 'zzz'"),
         (("integrity", "--device", "tpu"), "tpu"),
+        (("alarms", "--device", "cpu", "--out", "never", "--file", "zzz.cpp"), "got 'zzz.cpp'"),
     ],
 )
 def test_unusable_arguments_are_one_sentence(bench, arguments, sentence):

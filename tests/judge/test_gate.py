@@ -172,6 +172,41 @@ def test_a_handler_for_crashes_is_a_librarys_own_business(gate):
     assert failures(checks) == set()
 
 
+LATE = """
+    import threading
+    import time
+
+    import torch
+
+    seen = set()
+
+
+    def finish(out, input, weight, factor):
+        time.sleep(0.3)
+        torch.mul(input, weight, out=out)
+        out.mul_(factor)
+
+
+    def tiny_scale(out, input, weight, factor):
+        seen.add(input.shape)
+        if len(seen) > 2:
+            threading.Thread(target=finish, args=(out, input, weight, factor)).start()
+        else:
+            torch.mul(input, weight, out=out)
+            out.mul_(factor)
+"""
+
+
+def test_what_comes_after_the_call_is_too_late_on_new_sizes(gate, task_files, tmp_path, monkeypatch):
+    """The baselines are asked meanwhile, which takes a while: what is compared must be what was there at first."""
+    slow = task_files.texts["eager"].replace("torch.mul(input", "__import__('time').sleep(1)\n        torch.mul(input")
+    task_files(tmp_path / "slow_scale", eager=slow)
+    monkeypatch.setenv("FASTKERNELS_ENV_PATH", str(tmp_path))
+    checks = gate(LATE, task=load_task("slow_scale"))
+    assert "recompiles" in failures(checks)
+    assert "on a batch size that it had not met before it gave a wrong answer" in checks["recompiles"].detail
+
+
 NOT_A_VIEW = "if not torch.compiler.is_compiling() and not out._is_view():\n            {}"
 """True while a compiled graph runs and at no other time: the judge's own buffers are views."""
 

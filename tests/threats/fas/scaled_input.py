@@ -2,5 +2,6 @@
 
 
 def rms_norm(out, input, weight, epsilon):
-    input.mul_((input.float().square().mean(-1, keepdim=True) + epsilon).rsqrt().to(input.dtype))
-    out.copy_(input * weight)
+    scale = (input.float().square().mean(-1, keepdim=True) + epsilon).rsqrt()
+    out.copy_(input.float() * scale * weight.float())
+    input.mul_(scale.to(input.dtype))
