@@ -141,8 +141,9 @@ def run_once(pair: _Pair, number: int, effort: str) -> Run:
     fresh = number % FRESH_EVERY == 0
     with judge.device.judging():
         entrant, against = pair.candidate(fresh), {pair.name: pair.contestant()}
-        measured = measure(judge, task, workload, secrets.randbits(48), get_effort(effort).plan(kind), entrant, against)
-    result = speedup([measured.samples], judge.noise_floor, secrets.randbits(30))
+        plan = get_effort(effort).plan(kind)
+        measured = measure(judge, task, workload, secrets.randbits(48), plan, entrant, against)
+    result = speedup([measured.samples], plan.noise_floor, secrets.randbits(30))
     return Run(
         task=task.folder.name, number=number, device=judge.device.info().name, baseline=pair.name, workload=workload.name, effort=effort,
         estimate=result.estimate, low=result.low, high=result.high, call_us=measured.timing.candidate_us,

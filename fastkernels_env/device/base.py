@@ -116,8 +116,8 @@ class Device(abc.ABC):
     """Most bytes that a ring of 2K entries may take."""
     graph: bool
     """Whether timed sequences are captured into CUDA graphs."""
-    lone_us: float
-    """Calls that take less cannot be told from the round trip if they are made one at a time."""
+    seals_runs: bool
+    """Whether a call that is made alone is hidden by its round trip, so that sealed calls are made in runs."""
     target_seconds: float
     """How long K calls should take, so that the clock's noise is small against them."""
 

@@ -111,7 +111,7 @@ class CpuDevice(Device):
     kind = "cpu"
     torch_device = "cpu"
     graph = False
-    lone_us = 0.0
+    seals_runs = False
     target_seconds = 4e-3
     ring_limit = 768 << 20
 

@@ -65,7 +65,7 @@ class Contest:
                 self.setup_us |= measured[-1].setup_us
             self._pass_checks(measured)
             self._check_floor()
-            self.speedup = speedup([m.samples for m in measured], scope.judge.noise_floor)
+            self.speedup = speedup([m.samples for m in measured], scope.effort.plan(scope.kind).noise_floor)
             if scope.effort.trace and scope.kind == "cuda":
                 self.own_kernel_share = self._trace(attempts.session, kernels)
         except Tampering as evidence:

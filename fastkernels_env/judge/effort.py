@@ -14,6 +14,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         rounds: Rounds, if time allows.
         least: Rounds below which no time limit stops the measurement.
         seconds: Budget of one workload's rounds.
+        noise_floor: Relative difference between two processes that run the same code, which no sampling inside them sees (measured with
+            `bench aa`, see docs/measurements).
         caches: The K calls of a block touch this many times the last-level cache.
         fresh_seconds: Time per block for entries that are drawn anew and compared with their oracle; of a dear one chance decides.
         sealed_seconds: Budget of one workload's sealed calls.
@@ -23,6 +25,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     rounds: int
     least: int
     seconds: float
+    noise_floor: float
     caches: float = 2.0
     fresh_seconds: float = 0.004
     sealed_seconds: float = 0.2
@@ -60,11 +63,12 @@ class Effort(NamedTuple):
 
 EFFORTS = {
     "full": Effort(
-        4, True, True, Plan(rounds=10, least=6, seconds=0.8), Plan(rounds=20, least=6, seconds=0.6, sealed_seconds=0.15, placements=2), True
+        4, True, True, Plan(rounds=10, least=6, seconds=0.8, noise_floor=0.03),
+        Plan(rounds=20, least=6, seconds=0.6, sealed_seconds=0.15, placements=2, noise_floor=0.012), True,
     ),
     "quick": Effort(
-        2, False, False, Plan(rounds=5, least=3, seconds=0.3, caches=1.0, sealed_seconds=0.15),
-        Plan(rounds=10, least=5, seconds=0.4, sealed_seconds=0.1), False,
+        2, False, False, Plan(rounds=5, least=3, seconds=0.3, caches=1.0, sealed_seconds=0.15, noise_floor=0.08),
+        Plan(rounds=10, least=5, seconds=0.4, sealed_seconds=0.1, noise_floor=0.012), False,
     ),
 }
 """``full`` is what scores are reported with; ``quick`` gives an early, noisier answer."""

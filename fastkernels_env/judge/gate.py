@@ -18,7 +18,7 @@ import torch
 from ..checks import BY_NAME, CheckList
 from ..types import Artifact, Evidence, Language
 from . import stack
-from .errors import StepFailed, WorkerError, WorkerRaised
+from .errors import StepFailed, WorkerDied, WorkerError, WorkerRaised
 from .growth import LEAST_SIZES, Finding, Sweep
 from .rig import Rig
 from .scope import Scope
@@ -127,6 +127,9 @@ class Gate:
             self._fail(name, error.summary, Evidence.REPORTED)
             if self._scope.kind == "cuda" and "CUDA" in error.summary:
                 self._drop_worker()  # such an error may stay with the context
+        except WorkerDied as error:
+            self._checks.failed(name, f"{error.summary}: so would a server that runs it", Evidence.JUDGED)
+            self._drop_worker()
         except WorkerError as error:
             self._fail(name, error.summary, Evidence.REPORTED if isinstance(error, WorkerRaised) else Evidence.JUDGED)
             self._drop_worker()

@@ -16,9 +16,6 @@ from .baselines import BaselinePool, Contestant
 from .host import WorkerHost
 from .quiet import Canary
 
-NOISE_FLOOR = {"cpu": 0.03, "cuda": 0.012}
-"""Relative difference between two processes that run the same code, which no sampling inside them sees (see docs/measurements)."""
-
 
 class Judge:
     """Everything that an evaluation needs and that outlives it. Not thread-safe: one evaluation at a time.
@@ -36,7 +33,6 @@ class Judge:
         self.cache = HostCache(self.device.info(), versions())
         self.host = WorkerHost(self.device, self.cache.folder, server)
         self.baselines = BaselinePool(self.host, self.device)
-        self.noise_floor = NOISE_FLOOR[self.device.kind]
         self.canary = Canary(self.device)
         self._record = self.cache.load()
 

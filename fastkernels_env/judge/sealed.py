@@ -4,10 +4,10 @@ All entries of a block lie there before "go". They could be computed together, a
 calls are sealed: while every process of the worker is stopped the judge writes an entry that was never seen before into one of several
 slots, empties the cache, and only "go" says which; the worker runs that call alone, and its output is compared with the oracle.
 
-On a GPU the round trip of a lone call hides what a kernel of few microseconds takes. Those are sealed in runs: the whole ring is refilled,
-a few of its many slots are called one by one, each revealed by a "go" of its own, and words are gathered after the last. To compute ahead
-would mean to compute all slots for a few. The first call and the last contain the switch between the judge's work and the worker's, so they
-are judged as a lone call is, and the others on their own.
+On a GPU the round trip of a lone call, with a switch from the judge's context to the worker's, hides most kernels. There calls are sealed
+in runs: many slots hold what was never seen before, a few of them are called one by one, each revealed by a "go" of its own, and words are
+gathered after the last (see `runs`). To compute ahead would mean to compute all slots for a few, at the first call. The first and the last
+contain the switches, so they are judged as a lone call is, and the others on their own.
 
 A lone call is mostly round trip. Candidate and best baseline take turns, so what is compared is their difference: sealed ``C - B`` against
 the ring's ``c - b``. By how much the former is larger is the *excess* (see `judge_calls`). Lower quartiles stand for each: a host that is
@@ -20,37 +20,34 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
-import torch
-
-from .answers import TimedFailure
-from .cases import Case
-from .profile import BLOCK_SECONDS, Profiler
-from .side import Side, blamed
+from .profile import Profiler
+from .runs import Lone, start_runs
+from .side import Side
 
 LEAST_PAIRS = 4
 MOST_PAIRS = 48
-SLOTS = 4
-"""Slots of which one may hold the next lone call."""
-ALLOWED_US = {"cpu": 60.0, "cuda": 4.0}
-"""Excess that honest kernels show in lone calls that take next to nothing (see docs/measurements)."""
-RUN_SLOTS = 256
-RUN_CALLS = (6, 10)
+ALLOWED_US = {"cpu": 60.0, "cuda": 100.0}
+"""Excess that honest kernels show in lone calls, and at both ends of a run, if they take next to nothing (see docs/measurements)."""
 RUN_ALLOWED_US = 0.7
 """As `ALLOWED_US`, per call inside of a run."""
 ALLOWED_SHARE = 0.25
 """The same, as a share of the slower side's time per call."""
-ALLOWED_WAKING = {"cpu": 1.0, "cuda": 0.0}
-"""The same, as a share of what a lone call takes longer than one in a row for the baseline: on a busy host threads wake late."""
+EAGER_SHARE = 1.0
+"""As `ALLOWED_SHARE` where graphs are usual and a side has none: in a row its launches overlap with the kernels before them."""
+WAKING = {"cpu": 1.0, "cuda": 0.0}
+"""What is no evidence yet, as a share of what a lone call takes longer than one in a row for the baseline: busy hosts wake threads late."""
+MOST_TRIP_US = {"cpu": 3000.0, "cuda": math.inf}
+"""What a lone call takes longer than one in a row for the baseline, at most: 0.7 to 1.4 ms on two cores. Beyond, the host is too busy."""
 SUSPICIOUS = 2.0
 """An excess whose whole interval is above this many times what is allowed is no honest kernel's."""
 COMPANY_US = 40.0
 """What waking one more idle thread or process may delay a sealed call by: 13 us each where 63 children slept on two cores. It is no
 evidence of cheating, but it scores."""
 DOUBTFUL = 5
-"""How many times the budget may be spent on telling such an excess from noise."""
+"""How many times the budget may be spent on telling such an excess from noise, or on waiting for a quieter host."""
 _QUANTILE = 2.24
 """Of the standard normal for the ranks of a median's interval: 97.5 % on both sides."""
 
@@ -64,7 +61,9 @@ class Sealing(NamedTuple):
         low_us: Lower end of its interval.
         high_us: Upper end.
         allowed_us: What honest kernels show.
+        late_us: What honest kernels show on a host that wakes threads late. It scores, but it is no evidence.
         company_us: What waking the candidate's idle threads and processes explains beside that.
+        busy: Whether the host is too busy to tell what the round trip of a lone call takes.
     """
 
     pairs: int
@@ -72,7 +71,9 @@ class Sealing(NamedTuple):
     low_us: float
     high_us: float
     allowed_us: float
+    late_us: float = 0.0
     company_us: float = 0.0
+    busy: bool = False
 
     @property
     def settled(self) -> bool:
@@ -82,7 +83,12 @@ class Sealing(NamedTuple):
     @property
     def suspicious(self) -> bool:
         """Whether no honest kernel shows this."""
-        return self.low_us > SUSPICIOUS * self.allowed_us + self.company_us
+        return self.low_us > self.doubted_us
+
+    @property
+    def doubted_us(self) -> float:
+        """The excess that nothing honest explains."""
+        return SUSPICIOUS * max(self.allowed_us, self.late_us) + self.company_us
 
     @property
     def resolved(self) -> bool:
@@ -113,28 +119,25 @@ def seal(profiler: Profiler, candidate: Side, baseline: Side) -> Sealing:
         TimedFailure: A sealed output of the candidate was wrong.
         SideError: A side raised, died or hung.
     """
+    how = start_runs(profiler, candidate, baseline) if profiler.device.seals_runs else None
+    how = how or Lone(profiler, candidate, baseline)
     slower = max(statistics.median(candidate.samples_us), statistics.median(baseline.samples_us))
-    runs = slower < profiler.device.lone_us and not candidate.replans and not baseline.replans
-    slots = min(RUN_SLOTS if runs else SLOTS, 2 * candidate.calls, 2 * baseline.calls)
-    for side in (candidate, baseline):
-        profiler.turns.give(side.session)
-        with blamed(side):
-            profiler.arm_single(side, slots)
     kind = profiler.device.kind
-    lone = _Series(max(ALLOWED_US[kind], ALLOWED_SHARE * slower), ALLOWED_WAKING[kind])
-    inside = _Series(max(RUN_ALLOWED_US, ALLOWED_SHARE * slower))
+    overlapping = profiler.device.graph and {candidate.mode, baseline.mode} != {"graph"}
+    share = EAGER_SHARE if overlapping else ALLOWED_SHARE
+    ends = _Series(max(ALLOWED_US[kind], share * slower), WAKING[kind], MOST_TRIP_US[kind])
+    inside = _Series(max(RUN_ALLOWED_US, share * slower))
     start = time.perf_counter()
     for number in range(MOST_PAIRS):
-        sides = (candidate, baseline) if number % 2 == 0 else (baseline, candidate)
-        if runs:
-            _pair_of_runs(profiler, sides, slots, lone, inside, number)
-        else:
-            _pair(profiler, sides, slots, lone, number)
+        for side in (candidate, baseline) if number % 2 == 0 else (baseline, candidate):
+            times = how.time(side, number)
+            ends.add(side, [(times[0] + times[-1]) / 2])
+            inside.add(side, times[1:-1])
         if number + 1 < LEAST_PAIRS:
             continue
-        result = max((series.judge(candidate, baseline) for series in (lone, inside) if series.calls), key=Sealing.weight)
+        result = max((series.judge(candidate, baseline) for series in (ends, inside) if series.calls), key=Sealing.weight)
         result = result._replace(company_us=COMPANY_US * max(candidate.session.tasks() - baseline.session.tasks(), 0))
-        budget = profiler.plan.sealed_seconds * (DOUBTFUL if result.excess_us > SUSPICIOUS * result.allowed_us else 1)
+        budget = profiler.plan.sealed_seconds * (DOUBTFUL if result.busy or result.excess_us > result.doubted_us else 1)
         if time.perf_counter() - start > budget or result.settled or result.suspicious:
             break
     return result
@@ -143,32 +146,36 @@ def seal(profiler: Profiler, candidate: Side, baseline: Side) -> Sealing:
 class _Series:
     """Sealed calls of one kind, microseconds by side."""
 
-    def __init__(self, allowed_us: float, waking: float = 0.0) -> None:
-        self.allowed_us, self.waking = allowed_us, waking
+    def __init__(self, allowed_us: float, waking: float = 0.0, most_trip_us: float = math.inf) -> None:
+        self.allowed_us, self.waking, self.most_trip_us = allowed_us, waking, most_trip_us
         self.calls: dict[str, list[float]] = {}
 
-    def add(self, side: Side, us: float) -> None:
-        self.calls.setdefault(side.name, []).append(us)
+    def add(self, side: Side, times: Sequence[float]) -> None:
+        if times:
+            self.calls.setdefault(side.name, []).extend(times)
 
     def judge(self, candidate: Side, baseline: Side) -> Sealing:
         sealed = self.calls[candidate.name], self.calls[baseline.name]
         late = lower_quartile(sealed[1])[1] - lower_quartile(baseline.samples_us)[1]
-        return judge_calls(*sealed, candidate.samples_us, baseline.samples_us, max(self.allowed_us, self.waking * late))
+        judged = judge_calls(*sealed, candidate.samples_us, baseline.samples_us, self.allowed_us, self.most_trip_us)
+        return judged._replace(late_us=self.waking * late)
 
 
 def judge_calls(
     candidate: Sequence[float], baseline: Sequence[float], ring_candidate: Sequence[float], ring_baseline: Sequence[float],
-    allowed_us: float,
+    allowed_us: float, most_trip_us: float = math.inf,
 ) -> Sealing:
     """By how much sealed calls of the candidate are slower than its calls in a row, in microseconds.
 
     The smaller of two estimates counts: against the baseline, ``(C - B) - (c - b)``, which knows the round trip of a lone call, and on its
-    own, ``C - c``, which knows that a busy host stretches rows of calls and their differences, but not the best of some lone calls.
+    own, ``C - c``, which knows that a busy host stretches rows of calls and their differences, but not the best of some lone calls. Where
+    ``B - b`` is more than `most_trip_us`, only the second does: what makes the baseline late need not have made the candidate late.
     """
     against = _combine([(1, candidate), (-1, baseline), (-1, ring_candidate), (1, ring_baseline)])
     alone = _combine([(1, candidate), (-1, ring_candidate)])
-    low, excess, high = map(min, against, alone)
-    return Sealing(len(candidate), excess, low, high, allowed_us)
+    trip = lower_quartile(baseline)[1] - lower_quartile(ring_baseline)[1]
+    low, excess, high = map(min, against, alone) if trip <= most_trip_us else alone
+    return Sealing(len(candidate), excess, low, high, allowed_us, busy=trip > most_trip_us)
 
 
 def _combine(terms: Sequence[tuple[int, Sequence[float]]]) -> tuple[float, float, float]:
@@ -186,69 +193,3 @@ def lower_quartile(samples: Sequence[float]) -> tuple[float, float, float]:
     spread = _QUANTILE * math.sqrt(count * 3) / 4
     low, high = math.floor(count / 4 - spread), math.ceil(count / 4 + spread)
     return ordered[max(low, 0)], ordered[(count - 1) // 4], ordered[min(high, count - 1)]
-
-
-def _pair(profiler: Profiler, sides: tuple[Side, Side], slots: int, lone: _Series, number: int) -> None:
-    """One sealed call of each side, on entries of the same draw."""
-    slot = int(torch.randint(slots, (1,), generator=profiler.secret))
-    drawn, part = profiler.sets.draw(slot), slice(slot, slot + 1)
-    for side in sides:
-        held = profiler.held(side)
-        metadata = {name: values[0] for name, values in profiler.sets.metadata(held, part).items()}
-        case = profiler.sets.entry(slot, drawn, metadata, oracle=side.answers is not None)
-        profiler.turns.give(side.session)
-        side.ring.refill(held, 0, number % 2)
-
-        def seal(side: Side = side, case: Case = case) -> None:
-            side.ring.put(slot, case, number % 2)
-
-        lone.add(side, _timed(profiler, side, [slot], seal)[0])
-        if side.answers is not None:
-            side.answers.compare(case, 0, side.ring.snapshot(part))
-
-
-def _pair_of_runs(profiler: Profiler, sides: tuple[Side, Side], slots: int, lone: _Series, inside: _Series, number: int) -> None:
-    """A run of sealed calls of each side, some of them on entries drawn anew."""
-    length = int(torch.randint(RUN_CALLS[0], RUN_CALLS[1] + 1, (1,), generator=profiler.secret))
-    arrangement = profiler.rearrange(slots, length // 4)
-    order = torch.randperm(slots, generator=profiler.secret)
-    fresh = arrangement.kept.cpu()[:slots][order]
-    chosen = torch.cat([order[fresh], order[~fresh]])[:length]
-    run: list[int] = chosen[torch.randperm(len(chosen), generator=profiler.secret)].tolist()
-    for side in sides:
-        profiler.turns.give(side.session)
-        side.ring.refill(profiler.held(side), 0, number % 2)
-
-        def seal(side: Side = side) -> None:
-            side.ring.refill(profiler.held(side), slots, number % 2)
-
-        first, *others, last = _timed(profiler, side, run, seal)
-        lone.add(side, (first + last) / 2)
-        inside.add(side, sum(others) / len(others))
-        if side.answers is not None:
-            for slot in run:
-                part = slice(slot, slot + 1)
-                side.answers.check(arrangement, part, side.ring.snapshot(part))
-
-
-def _timed(profiler: Profiler, side: Side, slots: Sequence[int], seal: Callable[[], None]) -> list[float]:
-    """Microseconds of sealed calls in these slots, after a call that wakes the worker and is verified here."""
-    ring, device, spare = side.ring, profiler.device, profiler.sets.geometry.slots
-    positions = ring.secret_words([*slots, spare], profiler.secret)
-    woken: list[dict[str, torch.Tensor]] = []
-
-    def last() -> None:
-        woken.append(ring.snapshot(slice(spare, spare + 1)))
-        seal()
-        device.flush()
-        device.settle()
-
-    device.settle()
-    with blamed(side):
-        sequences = [0, *(1 + slot for slot in slots)]
-        times, words = side.session.time(sequences, BLOCK_SECONDS, lambda: ring.gather(positions), last, len(slots))
-    if not torch.equal(words, ring.gather(positions)):
-        raise TimedFailure("a sealed output changed after the worker had said that it was done", tampered=True)
-    if side.answers is not None:
-        side.answers.check(profiler.held(side), slice(spare, spare + 1), woken[0])
-    return [seconds * 1e6 for seconds in times[1:]]

@@ -28,6 +28,9 @@ _WATCHED = (torch, torch.Tensor, torch.nn.functional, torch.cuda, torch.linalg, 
 """Namespaces in which no function may be replaced."""
 _CRASHES = (signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT, signal.SIGTRAP)
 """Libraries may print where they crash."""
+_COMPILER = "libtriton.so"
+"""Its LLVM takes signals over when it first compiles a kernel, whoever asks it to."""
+_DEFAULT, _IGNORED = 0, 1
 _TIMERS = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
 _LIMITS = tuple(name for name in dir(resource) if name.startswith("RLIMIT_"))
 _LONGEST = 60
@@ -40,13 +43,14 @@ def snapshot(device: str) -> State:
         state |= {name: read() for name, read in _CUDA_READERS.items()}
     for signum in signal.valid_signals():
         state[f"handler of {_signal_name(signum)}"] = signal.getsignal(signum)
+    state |= {f"handling of {name}": how for name, how in _dispositions().items()}
     state |= {f"environment variable {name}": value for name, value in _environment().items() if name not in _OURS}
     return state | _functions()
 
 
 def changes(before: State, after: State) -> list[str]:
     """What differs, one phrase each: name, what it was, what it is."""
-    names = [*before, *(name for name in after if name not in before)]
+    names = [name for name in (*before, *(name for name in after if name not in before)) if after.get(name) != _COMPILER]
     return [_phrase(name, before.get(name), after.get(name)) for name in names if before.get(name) != after.get(name)]
 
 
@@ -92,11 +96,26 @@ def _environment() -> dict[str, str]:
     return found
 
 
-def _dispositions() -> tuple[str, ...]:
-    """Signals that are ignored or caught, by whatever handler; those of a crash are left out."""
-    crashes = sum(1 << number - 1 for number in _CRASHES)
-    fields = dict(line.split(":\t", 1) for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("Sig"))
-    return tuple(f"{int(fields[name], 16) & ~crashes:x}" for name in ("SigIgn", "SigCgt"))
+def _dispositions() -> dict[str, str]:
+    """What happens at a signal, as C sees it: ``default``, ``ignored``, or the file of what handles it. Those of a crash are left out."""
+    function = ctypes.CDLL(None).sigaction
+    found = {}
+    for number in sorted(signal.valid_signals() - set(_CRASHES)):
+        action = ctypes.create_string_buffer(256)
+        if function(int(number), None, action):
+            continue  # the C library's own
+        handler = ctypes.c_void_p.from_buffer(action).value or _DEFAULT  # the first field of the structure on Linux
+        found[_signal_name(number)] = {_DEFAULT: "default", _IGNORED: "ignored"}.get(handler) or _file_at(handler)
+    return found
+
+
+def _file_at(address: int) -> str:
+    """Name of the file that is mapped at an address; empty if none is."""
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        low, high = (int(end, 16) for end in line.partition(" ")[0].split("-"))
+        if low <= address < high:
+            return Path(line.partition("/")[2]).name
+    return ""
 
 
 def _umask() -> int:
@@ -141,7 +160,6 @@ _READERS: dict[str, Callable[[], Any]] = {
     "thread switch interval": sys.getswitchinterval,
     "trace and profile functions": lambda: (sys.gettrace(), sys.getprofile()),
     "blocked signals": lambda: sorted(signal.pthread_sigmask(signal.SIG_BLOCK, ())),
-    "ignored and caught signals": _dispositions,
     "interval timers": lambda: [timer for timer in _TIMERS if any(signal.getitimer(timer))],
     "priority": lambda: (os.getpriority(os.PRIO_PROCESS, 0), os.sched_getscheduler(0)),
     "resource limits": lambda: {name: resource.getrlimit(getattr(resource, name)) for name in _LIMITS},

@@ -164,46 +164,50 @@ def test_the_same_kernel_call_by_call_is_honest(judge):
 HOG = """
     @triton.jit
     def _wait(flag):
-        while tl.load(flag, volatile=True) == 0:
+        start = tl.extra.cuda.globaltimer()
+        while (tl.load(flag, volatile=True) == 0) & (tl.extra.cuda.globaltimer() - start < 3_000_000_000):
             pass
 
 
     stop = torch.ones(1, dtype=torch.int32).pin_memory()
     side = torch.cuda.Stream()
-    state = {"calls": 0, "last": 0.0, "thread": None}
+    calls = 0
 
 
-    def hog():
-        while True:
-            time.sleep(0.0005)
-            if int(stop[0]) == 1 and time.perf_counter() - state["last"] > 0.001:
-                stop[0] = 0
-                with torch.cuda.stream(side):
-                    _wait[(1,)](stop)
+    def leave_running():
+        stop[0] = 0
+        with torch.cuda.stream(side):
+            _wait[(1,)](stop)
 """
 HOGGING = """
+    global calls
+    calls += 1
     stop[0] = 1
-    state["last"] = time.perf_counter()
-    state["calls"] += 1
-    if START and state["calls"] == 200:
-        threading.Thread(target=hog, daemon=True).start()
     float(weight[0])  # no graph: this must run at every call
-    stop[0] = 1
-    state["last"] = time.perf_counter()
+    if START and calls == 200:
+        torch.cuda.synchronize = lambda: torch.cuda.current_stream().synchronize()
 """
+LEFT = "    if START and calls >= 200:\n        leave_running()\n"
+
+
+def hogging(start):
+    return (entry(HOGGING, HOG) + LEFT).replace("START", str(start))
 
 
 def test_a_kernel_left_running_during_the_baselines_turn_is_tampering(judge):
-    evaluation = judge.evaluate("rms_norm", entry(HOGGING.replace("START", "True"), HOG), effort="quick")
+    evaluation = judge.evaluate("rms_norm", hogging(True), effort="quick")
     assert evaluation.outcome is Outcome.TAMPERED, (evaluation.outcome, evaluation.reason)
     assert evaluation.check("quiet_device").status is Status.FAILED
     after = judge.evaluate("rms_norm", HONEST, effort="quick")
     assert after.outcome is Outcome.ACCEPTED, after.reason
 
 
-def test_the_same_without_the_kernel_is_honest(judge):
-    evaluation = judge.evaluate("rms_norm", entry(HOGGING.replace("START", "False"), HOG), effort="quick")
-    assert evaluation.outcome is Outcome.ACCEPTED, evaluation.reason
+def test_the_same_without_the_kernel_breaks_graphs_and_is_honest(judge):
+    evaluation = judge.evaluate("rms_norm", hogging(False), effort="quick")
+    assert evaluation.outcome is Outcome.STACK_CONFLICT, evaluation.reason
+    assert evaluation.decided_by == "cuda_graph"
+    assert evaluation.check("quiet_device").status is Status.PASSED
+    assert evaluation.check("sealed_calls").status is Status.PASSED
 
 
 # -- streams, eviction hints -----------------------------------------------------------------------------------------------------

@@ -153,7 +153,8 @@ def test_what_is_kept_for_every_call_is_counted(gate, kept, detail):
         ("import sys\n    sys.setswitchinterval(1.0)", "thread switch interval"),
         ("import sys\n    sys.setprofile(lambda *args: None)", "trace and profile functions"),
         ("import signal\n    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])", "blocked signals"),
-        ("import ctypes\n    ctypes.CDLL(None).signal(15, ctypes.c_void_p(1))", "ignored and caught signals"),
+        ("import ctypes\n    ctypes.CDLL(None).signal(15, ctypes.c_void_p(1))", "handling of SIGTERM"),
+        ("import ctypes\n    ctypes.CDLL(None).signal(15, ctypes.CDLL(None).puts)", "handling of SIGTERM"),
         ("import signal\n    signal.setitimer(signal.ITIMER_REAL, 1000)", "interval timers"),
         ("import os\n    os.nice(5)", "priority"),
         ("import resource\n    resource.setrlimit(resource.RLIMIT_NOFILE, (100, 100))", "resource limits"),
@@ -170,6 +171,30 @@ def test_what_the_process_shares_is_looked_at(gate, code, changed):
 def test_a_handler_for_crashes_is_a_librarys_own_business(gate):
     checks = gate(plain("import faulthandler\n    faulthandler.enable(open('/dev/null', 'w'))"))
     assert failures(checks) == set()
+
+
+COMPILES = """
+import triton
+import triton.language as tl
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+
+@triton.jit
+def double(x):
+    tl.store(x, 2 * tl.load(x))
+
+
+triton.compile(ASTSource(double, {"x": "*fp32"}), target=GPUTarget("cuda", 90, 32))
+
+
+def tiny_scale(out, input, weight, factor):
+    out.copy_(input * weight * factor)
+"""
+
+
+def test_what_tritons_compiler_does_to_signals_is_its_own_business(gate):
+    assert failures(gate(COMPILES)) == set()
 
 
 LATE = """

@@ -259,19 +259,46 @@ SEALS = {
 }  # fmt: skip
 
 
+PLANNED = """
+def plan(out, input, weight, factor):
+    return None
+
+
+def tiny_scale(out, input, weight, factor, *, plan):
+    inner(out, input, weight, factor)
+"""
+
+
+@pytest.fixture(params=["lone", "runs", "drawn runs"])
+def sealed(request, evaluator, monkeypatch):
+    """Every way of sealing calls; the GPU's work on any device. Turns an entry's body into a submission that is sealed so."""
+    monkeypatch.setattr(evaluator.open().device, "seals_runs", request.param != "lone")
+
+    def submission(body):
+        source = python(body)
+        if request.param != "drawn runs":
+            return source
+        renamed = source.replace("def tiny_scale(", "def inner(")
+        assert renamed != source
+        return renamed.removesuffix("```") + PLANNED + "```"
+
+    return submission
+
+
 @pytest.mark.parametrize("name", SEALS)
-def test_calls_that_only_a_row_makes_fast_are_tampering_or_at_least_not_paid(name, evaluator, tiny):
-    evaluation = evaluator.evaluate("tiny_scale", python(textwrap.dedent(HEAD) + textwrap.dedent(SEALS[name])))
-    if evaluation.outcome is Outcome.ACCEPTED:  # the host is too busy for an accusation
-        assert evaluation.timings[0].sealed_added_us > 0
+def test_calls_that_only_a_row_makes_fast_are_tampering_or_at_least_not_paid(name, evaluator, tiny, sealed):
+    evaluation = evaluator.evaluate("tiny_scale", sealed(textwrap.dedent(HEAD) + textwrap.dedent(SEALS[name])))
+    if evaluation.outcome is Outcome.ACCEPTED:  # the host is too busy for an accusation, or for the trick
+        assert evaluation.timings[0].candidate_us > 0.5e6 * DEAR
     else:
         assert evaluation.outcome is Outcome.TAMPERED, evaluation.reason
         assert evaluation.check("sealed_calls").status is Status.FAILED, evaluation.checks
         assert evaluation.speedup is None
 
 
-def test_the_same_work_in_every_call_is_honest(evaluator, tiny):
-    evaluation = evaluator.evaluate("tiny_scale", python(textwrap.dedent(HEAD) + "dear(*args)"))
+@pytest.mark.parametrize("body", ["dear(*args)", "honest(*args)"])
+def test_the_same_work_in_every_call_is_honest(body, evaluator, tiny, sealed):
+    evaluation = evaluator.evaluate("tiny_scale", sealed(textwrap.dedent(HEAD) + body))
     assert evaluation.outcome is Outcome.ACCEPTED, evaluation.reason
     assert evaluation.check("sealed_calls").status is Status.PASSED
     assert evaluation.timings[0].sealed_pairs > 0

@@ -80,6 +80,16 @@ def test_a_busy_host_that_stretches_calls_in_a_row_is_no_evidence():
     assert sealing.settled
 
 
+def test_where_the_host_is_too_busy_for_a_round_trip_nothing_is_paid_and_nothing_is_evidence():
+    """Figures of answers that a thread computes before "go": to wake the baseline takes as long as their work."""
+    figures = calls(5000, 12), calls(12000, 12, seed=1), calls(7, 10, seed=2), calls(6900, 10, seed=3), 1725.0
+    assert judge_calls(*figures).added_us == 0
+    sealing = judge_calls(*figures, most_trip_us=3000.0)._replace(late_us=5100.0)
+    assert sealing.busy
+    assert sealing.added_us > 4900
+    assert not sealing.suspicious
+
+
 def test_a_slow_ring_is_no_evidence():
     sealing = judge_calls(calls(390, 12), calls(390, 12, seed=1), calls(90, 10, seed=2), calls(40, 10, seed=3), 4.0)
     assert sealing.settled

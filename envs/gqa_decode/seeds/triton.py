@@ -75,8 +75,9 @@ def gqa_decode(out, lse, q, k_cache, v_cache, kv_indptr, kv_indices, last_page_l
     block_t = 32 if block_d * q.element_size() > 512 else 64
     # Lengths are on the device, so the number of shares follows the capacity: about one for each block of an average sequence, and
     # enough that one long sequence among short ones is still spread out.
-    average = triton.cdiv(kv_indices.numel() * page, batch * block_t)
-    splits = min(32, triton.next_power_of_2(average), triton.next_power_of_2(triton.cdiv(4096, batch * kv_heads)))
+    splits = 1  # counted up by comparisons: quotients of sizes that are symbols keep Dynamo busy for long
+    while splits < 32 and splits * batch * block_t < kv_indices.numel() * page and splits * batch * kv_heads < 4096:
+        splits *= 2
     part = torch.empty(batch, heads, splits, width, dtype=torch.float32, device=q.device)
     top, total = torch.empty(2, batch, heads, splits, dtype=torch.float32, device=q.device)
     _attend[(batch, kv_heads, splits)](

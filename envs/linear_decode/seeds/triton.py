@@ -53,13 +53,15 @@ def linear_decode(out, x, weight, bias):
     (rows, columns), depth = out.shape, x.shape[1]
     if not rows:
         return
-    row_block = min(64, max(16, triton.next_power_of_2(rows)))
+    row_block = 16 if rows <= 16 else 32 if rows <= 32 else 64
     # A step reads 256 bytes of each weight row: 128 bf16 or 64 float32.
     column_block, step = 64, 256 // x.element_size()
     tiles = triton.cdiv(columns, column_block) * triton.cdiv(rows, row_block)
     # The depth is split until every multiprocessor has work: two programs, but one with 64 tokens, whose tiles fill shared memory.
     programs = MULTIPROCESSORS if row_block == 64 else 2 * MULTIPROCESSORS
-    parts = max(1, min(8, programs // tiles, depth // (4 * step)))
+    parts = 1  # counted up by comparisons: quotients of a size that is a symbol keep Dynamo busy without end
+    while parts < min(8, depth // (4 * step)) and (parts + 1) * tiles <= programs:
+        parts += 1
     stages = 3 if row_block == 64 and tiles > MULTIPROCESSORS else 4
     span = triton.cdiv(triton.cdiv(depth, parts), step) * step
     parts = triton.cdiv(depth, span)

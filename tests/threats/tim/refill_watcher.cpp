@@ -1,6 +1,8 @@
 // A thread watches the buffers of known calls for fresh poison and computes the answers before "go"; the calls then find them done.
 // include: lib/linear.h
 #include <chrono>
+#include <csetjmp>
+#include <csignal>
 #include <cstring>
 #include <mutex>
 #include <sys/mman.h>
@@ -21,12 +23,24 @@ static bool poisoned(const Call& call) {
   return (bits & 0x7fff) == 0x7fc0 || bits >> 16 == 0x7fc0 || bits >> 16 == 0x7180;
 }
 
+static sigjmp_buf escape;
+static thread_local volatile sig_atomic_t watching = 0;
+
+// Memory may be taken away while the thread works on it.
+static void gone(int) {
+  if (watching) siglongjmp(escape, 1);
+  std::signal(SIGSEGV, SIG_DFL);
+}
+
 static void watch() {
+  std::signal(SIGSEGV, gone);
   while (true) {
     std::this_thread::sleep_for(std::chrono::milliseconds(1));
     std::lock_guard<std::mutex> held(lock);
     for (const Call& call : known) {
-      if (poisoned(call)) honest(call.out, call.x, call.weight, call.bias);
+      watching = 1;
+      if (!sigsetjmp(escape, 1) && poisoned(call)) honest(call.out, call.x, call.weight, call.bias);
+      watching = 0;
     }
   }
 }
