@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..task import Workload
-from ..types import Artifact
+from ..types import Artifact, Status
 from .answers import TimedFailure
 from .cases import derive_seed
 from .errors import JudgeFault
@@ -81,7 +81,8 @@ class Attempts:
         self, workload: Workload, contestants: dict[str, Contestant], sets: InputSets
     ) -> tuple[Measurement | None, Suspicion | None]:
         scope = self._scope
-        entrant = Entrant("candidate", self.session, self._artifact.has_plan, verified=True)
+        graph = not scope.checks.has("cuda_graph", Status.FAILED)  # what a capture leaves out, a replay does not do: that is no lie
+        entrant = Entrant("candidate", self.session, self._artifact.has_plan, verified=True, graph=graph)
         seed, plan = derive_seed(scope.seed, "ring"), scope.effort.plan(scope.kind)
         try:
             try:

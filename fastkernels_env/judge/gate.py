@@ -12,6 +12,7 @@ import functools
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -20,8 +21,11 @@ from ..types import Artifact, Evidence, Language
 from . import stack
 from .errors import StepFailed, WorkerDied, WorkerError, WorkerRaised
 from .growth import LEAST_SIZES, Finding, Sweep
-from .rig import Rig
+from .rig import Rig, abort, start_worker
 from .scope import Scope
+
+if TYPE_CHECKING:
+    from .session import WorkerSession
 
 _CONSEQUENCES = {
     "cuda_graph": "a serving engine cannot replay it from a CUDA graph",
@@ -61,8 +65,14 @@ class Gate:
         self._rig: Rig | None = None
         self._sweep: Sweep | None = None
         self._opening: Future[None] | None = None
+        self._ready: Future[WorkerSession] | None = None
+        self._born: list[WorkerSession] = []
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="gate")
         self.seconds: dict[str, float] = {}
+
+    def ready(self) -> None:
+        """Start a worker in the background, before it is known whether there will be something to load."""
+        self._ready = self._thread.submit(start_worker, self._scope, self._born.append)
 
     def start(self) -> None:
         """Draw the cases and open the worker in the background."""
@@ -99,7 +109,9 @@ class Gate:
         start = time.perf_counter()
         if self._rig is None:
             self._rig = Rig(self._scope, self._artifact)
-        self._rig.open()
+        worker = self._ready.result() if self._ready else None
+        self._ready = None
+        self._rig.open(worker)
         self.seconds["open"] = time.perf_counter() - start
 
     def _inapplicable(self, name: str) -> str:
@@ -168,11 +180,19 @@ class Gate:
 
     def close(self) -> None:
         """End the worker, also one that is still opening, and free memory. Idempotent."""
+        opening = self._opening is not None and not self._opening.done()
+        if opening or self._ready is not None:
+            for session in self._born:
+                abort(session)
         if self._opening is not None:
-            if self._rig is not None and not self._opening.done():
+            if self._rig is not None and opening:
                 self._rig.abort()
             with contextlib.suppress(Exception):
                 self._opening.result()
+        if self._ready is not None:
+            with contextlib.suppress(Exception):
+                self._ready.result().close()
+            self._ready = None
         self._thread.shutdown()
         self._drop_worker()
         self._rig = self._sweep = None

@@ -77,7 +77,9 @@ class Profiler:
         """What the ring of this side holds at present. Only what is verified need be rearranged; the others' sets change places."""
         return side.fixed or (self._plain if side.answers is None else self._arrangement)
 
-    def open_side(self, name: str, session: WorkerSession, arena: Arena, *, verified: bool, replans: bool) -> Side:
+    def open_side(
+        self, name: str, session: WorkerSession, arena: Arena, *, verified: bool, replans: bool, graph: bool = True
+    ) -> Side:
         """Bind a worker to a ring; where it is verified, run every slot once (untimed) and check what it wrote; arm the timed sequences.
 
         Args:
@@ -86,13 +88,14 @@ class Profiler:
             arena: Of at least the geometry's size.
             verified: Whether outputs are compared with the oracle (the candidate's always are).
             replans: Whether `plan` must run again after every refill.
+            graph: Whether its sequences may be captured into graphs, where the device has them.
 
         Raises:
             TimedFailure: An output was wrong.
             SideError: The worker raised, died or hung.
         """
         side = Side(name, session, Ring(self.sets, arena), self._answers if verified else None)
-        side.replans = replans
+        side.replans, side.graph = replans, graph and self.device.graph
         if verified:
             self._arrangement = self.sets.arrange(self.generator, plain=True)
         with blamed(side):
@@ -115,7 +118,7 @@ class Profiler:
     def _rehearse(self, side: Side) -> None:
         """Run every call once, untimed, where its output is checked or a graph is captured from it; arm the timed sequences."""
         count = 2 * side.calls
-        if side.answers is not None or self.device.graph:
+        if side.answers is not None or side.graph:
             self.refill(side, count, 0)  # in-place operations have consumed their inputs
             side.session.run(self._slots(count), BLOCK_SECONDS)
         if side.answers is not None:
@@ -158,15 +161,15 @@ class Profiler:
         return max(min(self.sets.geometry.calls, fits), SLOW_CALLS)
 
     def arm(self, side: Side, graph: bool | None = None) -> None:
-        """Make the sequences of blocks ready for the clock; as graphs where the device has them, unless `graph` says otherwise."""
+        """Make the sequences of blocks ready for the clock; as graphs where the side has them, unless `graph` says otherwise."""
         slots = self.sets.geometry.slots
         sequences = [list(range(side.calls)), list(range(2 * side.calls)), [slots], [slots + 1]]
-        mode = side.session.arm(sequences, self.device.graph if graph is None else graph, BLOCK_SECONDS)
+        mode = side.session.arm(sequences, side.graph if graph is None else graph, BLOCK_SECONDS)
         side.mode = mode if graph is None else side.mode
 
     def arm_single(self, side: Side, slots: int) -> None:
         """Make ready for the clock: a call that wakes the worker, then one call of each of the first `slots` slots."""
-        side.session.arm([[self.sets.geometry.slots], *([slot] for slot in range(slots))], self.device.graph, BLOCK_SECONDS)
+        side.session.arm([[self.sets.geometry.slots], *([slot] for slot in range(slots))], side.graph, BLOCK_SECONDS)
 
     def rearrange(self, count: int, renewed: float) -> Arrangement:
         """Let the candidate's ring hold something else from the next refill on; see `InputSets.arrange`.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -38,6 +38,35 @@ class Eager(NamedTuple):
 
     outputs: dict[str, torch.Tensor]
     errors: dict[str, float]
+
+
+def start_worker(scope: Scope, born: Callable[[WorkerSession], None] = lambda session: None) -> WorkerSession:
+    """A worker for the gate, with its compile stack ready and its global state noted; nothing is loaded yet.
+
+    Args:
+        scope: The evaluation.
+        born: Called with it before it is ready.
+
+    Raises:
+        JudgeFault: The compile stack of this host cannot be used.
+    """
+    session = scope.judge.host.spawn(stack=not scope.interpreted)
+    born(session)
+    try:
+        session.watch(not scope.interpreted, _STACK_SECONDS)
+    except StepFailed as error:
+        session.close()
+        raise JudgeFault(f"the compile stack of this host cannot be used: {error.summary}") from None
+    except BaseException:
+        session.close()
+        raise
+    return session
+
+
+def abort(session: WorkerSession) -> None:
+    """Kill a worker while another thread waits for it: that thread then learns that it died. May be called from any thread."""
+    with contextlib.suppress(OSError):
+        os.kill(session.pid, signal.SIGKILL)
 
 
 class Rig:
@@ -79,19 +108,18 @@ class Rig:
             cases += [first, *(first if index % 2 == 0 else second for index in PAIRS)]
         return cases
 
-    def open(self) -> None:
-        """Start a worker, load the submission, and call it once on every case.
+    def open(self, worker: WorkerSession | None = None) -> None:
+        """Load the submission into a worker, and call it once on every case.
+
+        Args:
+            worker: What `start_worker` gave; started here if None.
 
         Raises:
             WorkerError: The submission raised, died or hung.
             JudgeFault: The compile stack of this host cannot be used.
         """
-        scope, interpreted = self.scope, self.scope.interpreted
-        self.session = scope.judge.host.spawn(stack=not interpreted)
-        try:
-            self.session.watch(not interpreted, _STACK_SECONDS)
-        except StepFailed as error:
-            raise JudgeFault(f"the compile stack of this host cannot be used: {error.summary}") from None
+        scope = self.scope
+        self.session = worker or start_worker(scope)
         self.session.load(scope.load_request(self.artifact), LOAD_SECONDS)
         self.loaded = self.loaded or self._changes()
         try:
@@ -168,11 +196,9 @@ class Rig:
         return self._slots.modified(self._arena, index, self.cases[index])
 
     def abort(self) -> None:
-        """Kill the worker while another thread waits for it: that thread then learns that it died. May be called from any thread."""
-        session = self.session
-        if session is not None:
-            with contextlib.suppress(OSError):
-                os.kill(session.pid, signal.SIGKILL)
+        """As `abort`, for the worker of now."""
+        if self.session is not None:
+            abort(self.session)
 
     def close(self) -> None:
         """End the worker and free memory. Idempotent; `open` may follow."""

@@ -31,8 +31,10 @@ LEAST_PAIRS = 4
 MOST_PAIRS = 48
 ALLOWED_US = {"cpu": 60.0, "cuda": 100.0}
 """Excess that honest kernels show in lone calls, and at both ends of a run, if they take next to nothing (see docs/measurements)."""
-RUN_ALLOWED_US = 0.7
+RUN_ALLOWED_US = 2.0
 """As `ALLOWED_US`, per call inside of a run."""
+ARMINGS = 3
+"""How often calls are armed anew to see whether an excess stays."""
 ALLOWED_SHARE = 0.25
 """The same, as a share of the slower side's time per call."""
 EAGER_SHARE = 1.0
@@ -115,18 +117,25 @@ class Sealing(NamedTuple):
 def seal(profiler: Profiler, candidate: Side, baseline: Side) -> Sealing:
     """Sample sealed calls of candidate and best baseline, alternately, after the rounds.
 
+    Where they are made in runs, an excess that would score must be there each time that the calls are armed anew: two graphs of the same
+    call may differ by microseconds for as long as they live.
+
     Raises:
         TimedFailure: A sealed output of the candidate was wrong.
         SideError: A side raised, died or hung.
     """
+    results = []
+    for _ in range(ARMINGS if profiler.device.seals_runs else 1):
+        results.append(_sample(profiler, candidate, baseline))
+        if not results[-1].added_us:
+            break
+    return min(results, key=Sealing.weight)
+
+
+def _sample(profiler: Profiler, candidate: Side, baseline: Side) -> Sealing:
     how = start_runs(profiler, candidate, baseline) if profiler.device.seals_runs else None
     how = how or Lone(profiler, candidate, baseline)
-    slower = max(statistics.median(candidate.samples_us), statistics.median(baseline.samples_us))
-    kind = profiler.device.kind
-    overlapping = profiler.device.graph and {candidate.mode, baseline.mode} != {"graph"}
-    share = EAGER_SHARE if overlapping else ALLOWED_SHARE
-    ends = _Series(max(ALLOWED_US[kind], share * slower), WAKING[kind], MOST_TRIP_US[kind])
-    inside = _Series(max(RUN_ALLOWED_US, share * slower))
+    ends, inside = _two_series(profiler, candidate, baseline)
     start = time.perf_counter()
     for number in range(MOST_PAIRS):
         for side in (candidate, baseline) if number % 2 == 0 else (baseline, candidate):
@@ -141,6 +150,16 @@ def seal(profiler: Profiler, candidate: Side, baseline: Side) -> Sealing:
         if time.perf_counter() - start > budget or result.settled or result.suspicious:
             break
     return result
+
+
+def _two_series(profiler: Profiler, candidate: Side, baseline: Side) -> tuple[_Series, _Series]:
+    """For lone calls and the ends of runs, and for calls inside of runs."""
+    slower = max(statistics.median(candidate.samples_us), statistics.median(baseline.samples_us))
+    kind = profiler.device.kind
+    overlapping = profiler.device.graph and {candidate.mode, baseline.mode} != {"graph"}
+    share = EAGER_SHARE if overlapping else ALLOWED_SHARE
+    ends = _Series(max(ALLOWED_US[kind], share * slower), WAKING[kind], MOST_TRIP_US[kind])
+    return ends, _Series(max(RUN_ALLOWED_US, share * slower))
 
 
 class _Series:

@@ -40,7 +40,7 @@ class Side:
         self.setup_us: dict[str, float] = {}
         self.mode = ""
         self.calls = ring.sets.geometry.calls
-        self.replans = False
+        self.replans = self.graph = False
         self.fixed: Arrangement | None = None
         """What the ring of a planning baseline always holds."""
         self.answers = answers

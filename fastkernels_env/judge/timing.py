@@ -44,6 +44,7 @@ class Entrant(NamedTuple):
         has_plan: Whether `plan` must run again when metadata changes.
         verified: Whether its timed outputs are compared with the oracle.
         limits: As those of `Answers`.
+        graph: Whether its calls may be captured into graphs, where the device has them.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Entrant(NamedTuple):
     has_plan: bool
     verified: bool
     limits: Mapping[str, float] = MappingProxyType({})
+    graph: bool = True
 
 
 class Measurement(NamedTuple):
@@ -168,7 +170,10 @@ def _contest(profiler: Profiler, arenas: list[Arena], candidate: Entrant, contes
 def _open(profiler: Profiler, own: Arena, shared: Arena, candidate: Entrant, contestants: dict[str, Contestant]) -> list[Side]:
     """Bind all workers to rings, the candidate's first; the baselines share one arena."""
     candidate.session.forget()
-    sides = [profiler.open_side(candidate.name, candidate.session, own, verified=candidate.verified, replans=candidate.has_plan)]
+    opened = profiler.open_side(
+        candidate.name, candidate.session, own, verified=candidate.verified, replans=candidate.has_plan, graph=candidate.graph
+    )
+    sides = [opened]
     for name, contestant in contestants.items():
         contestant.session.forget()
         sides.append(profiler.open_side(name, contestant.session, shared, verified=False, replans=contestant.has_plan))

@@ -113,10 +113,13 @@ class Trial:
                     self._compile_ahead(artifact)
             with self.timed(Stage.SMOKE):
                 session, arena = self._load(artifact)
+                self._prepare_gate(artifact, profile)
                 smoked = self.matrix.smoke(session, arena)
-            if smoked and profile:
-                self._gate = Gate(self.scope, artifact)
+            if self._gate is not None and smoked:
                 self._gate.start()  # beside the verification
+            elif self._gate is not None:
+                self._gate.close()
+                self._gate = None
             with self.timed(Stage.VERIFY):
                 self.matrix.verify(session, arena)
                 session.detach()
@@ -136,6 +139,12 @@ class Trial:
                 self._tampered = failure.detail
         finally:
             self.close()
+
+    def _prepare_gate(self, artifact: Artifact, profile: bool) -> None:
+        if profile:
+            self._gate = Gate(self.scope, artifact)
+            if self.scope.kind == "cuda":  # its compile stack takes seconds; a host with a GPU has cores for them
+                self._gate.ready()
 
     def _integrate(self) -> None:
         """Run what is right through the gate, and end the gate's worker before the clock starts."""

@@ -19,7 +19,7 @@ import torch
 from ..protocol import Changes, Done, Failed, Register, Reply, Step, Watch
 from . import streams
 from .operator import Operator
-from .preload import import_pieces, pieces
+from .preload import compile_graph, import_pieces, pieces
 from .state import State, changes, snapshot
 
 if TYPE_CHECKING:
@@ -64,6 +64,8 @@ class Stack:
             torch.cuda.init()  # type: ignore[no-untyped-call]
         if stack:
             import_pieces(self._session.device, pieces(self._session.device))
+            if self._session.device == "cuda":
+                compile_graph("cuda", "inductor")  # it sets limits and variables when it first compiles, whoever asks it to
         self._before = snapshot(self._session.device)
 
     @property

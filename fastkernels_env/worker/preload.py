@@ -13,6 +13,7 @@ import importlib
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 _PIECES = (
     "sympy", "torch.fx.experimental.symbolic_shapes", "torch._prims", "torch._decomp.decompositions", "networkx",
@@ -88,9 +89,15 @@ def import_pieces(device: str, names: Sequence[str]) -> None:
 
 @functools.cache
 def _compile_something() -> None:
-    """Compile a graph around an operator that mutates an argument, once a process and its forks."""
-    import torch
+    """Compile a graph on a CPU, once a process and its forks."""
     from torch._dynamo.backends.debugging import aot_eager
+
+    compile_graph("cpu", aot_eager)
+
+
+def compile_graph(device: str, backend: Any) -> None:
+    """Compile a graph around an operator that mutates an argument: whatever the compile stack does when it is first used is then done."""
+    import torch
 
     library = torch.library.Library("fastkernels_preload", "DEF")  # type: ignore[no-untyped-call]
     library.define("nothing(Tensor(a0!) out, Tensor input) -> ()")  # type: ignore[no-untyped-call]
@@ -102,7 +109,8 @@ def _compile_something() -> None:
         torch.ops.fastkernels_preload.nothing.default(inner, given * 2.0)
         out.copy_(inner * 2.0)
 
-    torch.compile(graph, fullgraph=True, dynamic=True, backend=aot_eager)(torch.ones(2, 3), torch.ones(2, 3))
+    values = torch.ones(2, 2, 3, device=device)
+    torch.compile(graph, fullgraph=True, dynamic=True, backend=backend)(*values)
     torch._dynamo.reset()
 
 

@@ -87,7 +87,7 @@ def test_the_record_holds_eager_times_clocks_and_sealed_calls(honest):
 
 
 def test_the_canary_of_a_quiet_device_is_quiet(judge, honest):
-    canary = Canary(judge._judge.device)
+    canary = Canary(judge.open().device)
     for _ in range(20):
         canary.check()
 
@@ -124,21 +124,37 @@ def in_sequence():
     return 1
 
 
-def step(which):
-    return (queue[1][which].data_ptr() - queue[0][which].data_ptr()) // 2 if len(queue) > 1 else 0
+def launch(calls, copies, epsilon):
+    rows, width = calls[0][1].shape
+    first, second = calls[0], calls[min(1, len(calls) - 1)]
+    steps = [(after.data_ptr() - before.data_ptr()) // before.element_size() for before, after in zip(first, second)]
+    if rows:
+        _rms_norms[(rows, len(calls))](
+            *first, epsilon, first[1].stride(0), width, *steps, copies,
+            BLOCK=triton.next_power_of_2(width), num_warps=8,
+        )
+
+
+def in_a_row(calls, copies):
+    """Whether these are the calls of a ring, in order."""
+    for which, period in ((0, len(calls)), (1, len(calls)), (2, copies)):
+        addresses = [call[which].data_ptr() for call in calls]
+        step = addresses[1] - addresses[0]
+        if addresses != [addresses[0] + place % period * step for place in range(len(calls))]:
+            return False
+    return len({call[1].shape + call[1].stride() for call in calls}) == 1
 
 
 def rms_norm(out, input, weight, epsilon):
     queue.append((out, input, weight))
     if len(queue) < (in_sequence() if WHOLE else 1):
         return
-    rows, width = input.shape
     copies = len({call[2].data_ptr() for call in queue})
-    if rows:
-        _rms_norms[(rows, len(queue))](
-            *queue[0], epsilon, input.stride(0), width, step(0), step(1), step(2) if copies > 1 else 0, copies,
-            BLOCK=triton.next_power_of_2(width), num_warps=8,
-        )
+    if len(queue) > 1 and in_a_row(queue, copies):
+        launch(queue, copies, epsilon)
+    else:
+        for call in queue:
+            launch([call], 1, epsilon)
     queue.clear()
 '''
 
@@ -215,14 +231,22 @@ def test_the_same_without_the_kernel_breaks_graphs_and_is_honest(judge):
 STREAM = "side = torch.cuda.Stream()"
 
 
-@pytest.mark.parametrize("join", [True, False])
-def test_work_on_a_private_stream_is_timed_like_any_other(judge, honest, join):
+def on_a_private_stream(join):
     launch = "        _rms_norm[(rows,)]"
     source = entry("side.wait_stream(torch.cuda.current_stream())\n", STREAM)
     assert launch in source
     source = source.replace(launch, "        with torch.cuda.stream(side):\n            _rms_norm[(rows,)]")
-    source += "    torch.cuda.current_stream().wait_stream(side)\n" if join else ""
-    evaluation = judge.evaluate("rms_norm", source, effort="quick")
+    return source + ("    torch.cuda.current_stream().wait_stream(side)\n" if join else "")
+
+
+def test_work_on_a_private_stream_that_is_not_joined_breaks_graphs(judge):
+    evaluation = judge.evaluate("rms_norm", on_a_private_stream(join=False), effort="quick")
+    assert evaluation.outcome is Outcome.STACK_CONFLICT, evaluation.reason
+    assert "unjoined" in evaluation.reason
+
+
+def test_work_on_a_private_stream_is_timed_like_any_other(judge, honest):
+    evaluation = judge.evaluate("rms_norm", on_a_private_stream(join=True), effort="quick")
     assert evaluation.outcome is Outcome.ACCEPTED, evaluation.reason
     usual = next(timing for timing in honest.timings if timing.workload == evaluation.timings[0].workload)
     assert evaluation.timings[0].candidate_us > 0.9 * usual.candidate_us

@@ -251,11 +251,47 @@ def test_what_is_wrong_inside_a_compiled_graph_is_seen_by_the_judge(gate):
     assert checks["opaque_graph"].evidence is Evidence.JUDGED
 
 
-def test_a_gate_that_is_given_up_while_it_opens_ends_its_worker(evaluator, tiny):
+@pytest.mark.parametrize("moment", ["at once", "born", "started"])
+def test_a_gate_that_is_given_up_before_anything_is_loaded_ends_its_worker(evaluator, tiny, moment):
+    judge = evaluator.open()
+    with Build(extract(fenced(plain()), tiny, "cpu")) as build:
+        gate = Gate(Scope(judge, tiny, 7, get_effort("quick"), CheckList("cpu")), build.result())
+        gate.ready()
+        while moment != "at once" and not gate._born:
+            time.sleep(0.01)
+        if moment == "started":
+            gate.start()
+        gate.close()
+    for session in gate._born:
+        with pytest.raises(ProcessLookupError):
+            os.kill(session.pid, 0)
+
+
+def test_a_worker_that_was_started_early_serves_as_any_other(evaluator, tiny):
+    judge, checks = evaluator.open(), CheckList("cpu")
+    with Build(extract(fenced(plain()), tiny, "cpu")) as build, judge.device.judging():
+        gate = Gate(Scope(judge, tiny, 7, get_effort("quick"), checks), build.result())
+        gate.ready()
+        try:
+            gate.run()
+            assert len(gate._born) == 1
+            assert gate._rig is not None
+            assert gate._rig.session is gate._born[0]
+        finally:
+            gate.close()
+    assert checks.first_failure(Stage.INTEGRATE) is None
+    with pytest.raises(ProcessLookupError):
+        os.kill(gate._born[0].pid, 0)
+
+
+@pytest.mark.parametrize("early", [True, False])
+def test_a_gate_that_is_given_up_while_it_opens_ends_its_worker(evaluator, tiny, early):
     judge = evaluator.open()
     slow = plain(top="import time\n    time.sleep(100)")
     with Build(extract(fenced(slow), tiny, "cpu")) as build:
         gate = Gate(Scope(judge, tiny, 7, get_effort("quick"), CheckList("cpu")), build.result())
+        if early:
+            gate.ready()
         gate.start()
         while gate._rig is None or gate._rig.session is None:
             time.sleep(0.01)

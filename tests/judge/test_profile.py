@@ -289,7 +289,8 @@ def sealed(request, evaluator, monkeypatch):
 def test_calls_that_only_a_row_makes_fast_are_tampering_or_at_least_not_paid(name, evaluator, tiny, sealed):
     evaluation = evaluator.evaluate("tiny_scale", sealed(textwrap.dedent(HEAD) + textwrap.dedent(SEALS[name])))
     if evaluation.outcome is Outcome.ACCEPTED:  # the host is too busy for an accusation, or for the trick
-        assert evaluation.timings[0].candidate_us > 0.5e6 * DEAR
+        timing = evaluation.timings[0]
+        assert timing.sealed_added_us > 0 or timing.candidate_us > 0.5e6 * DEAR
     else:
         assert evaluation.outcome is Outcome.TAMPERED, evaluation.reason
         assert evaluation.check("sealed_calls").status is Status.FAILED, evaluation.checks
