@@ -19,7 +19,7 @@ from .errors import JudgeFault, LastingFault, WorkerDied, WorkerError
 from .geometry import plan_ring
 from .profile import Profiler
 from .score import Samples, best_baseline
-from .sealed import Sealing, seal
+from .sealed import Sealing, scored_us, seal
 from .sets import InputSets
 from .side import Side, SideError
 from .turns import taking_turns
@@ -199,7 +199,7 @@ def _no_baseline(judge: Judge, task: Task) -> JudgeFault:
 def _summarise(judge: Judge, workload: Workload, cost: Cost, seen: _Seen) -> Measurement:
     (candidate, *others), sealing = seen.sides, seen.sealing
     baselines = {side.name: side.samples_us for side in others}
-    times = [us + sealing.added_us for us in candidate.samples_us]
+    times = scored_us(candidate.samples_us, seen.best.samples_us, sealing)
     samples = Samples(workload.name, workload.count, times, dict(baselines), 0.0 if sealing.resolved else sealing.added_us)
     median = float(np.median(times))
     published = judge.device.published_peaks()

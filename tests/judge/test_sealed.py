@@ -7,7 +7,7 @@ import random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastkernels_env.judge.sealed import SUSPICIOUS, judge_calls, lower_quartile
+from fastkernels_env.judge.sealed import SUSPICIOUS, Sealing, judge_calls, lower_quartile, scored_us
 
 CALLS = st.lists(st.floats(0.0, 1e4), min_size=6, max_size=40)
 
@@ -88,6 +88,19 @@ def test_where_the_host_is_too_busy_for_a_round_trip_nothing_is_paid_and_nothing
     assert sealing.busy
     assert sealing.added_us > 4900
     assert not sealing.suspicious
+
+
+@settings(max_examples=100)
+@given(st.floats(0.1, 1e3), st.floats(0.1, 1e3), st.floats(-1e3, 1e4), st.floats(0.0, 1e4), st.floats(0.0, 1e4), st.floats(1.0, 100.0))
+def test_what_scores_is_at_least_the_ring_and_beats_the_baseline_only_where_that_is_known(ring, baseline, excess, below, above, allowed):
+    sealing = Sealing(8, excess, excess - below, excess + above, allowed)
+    [us] = scored_us([ring], [baseline], sealing)
+    assert us >= ring
+    assert us >= ring + sealing.added_us or us == baseline
+    if not sealing.resolved and sealing.added_us > ring:
+        assert us >= baseline
+    if not sealing.added_us:
+        assert us == ring
 
 
 def test_a_slow_ring_is_no_evidence():
