@@ -99,7 +99,10 @@ class Code:
         return [(a, b) for a, b in [*parts, (first, end - 1)] if a <= b]
 
     def operand_end(self, index: int) -> int:
-        """Last token of the operand that starts at `index`: prefix operators, a name, number or bracket, calls, subscripts, members."""
+        """Last token of the operand that starts at `index`: prefix operators, a name, number or bracket, calls, subscripts, members.
+
+        A text that ends inside of it ends it.
+        """
         while self.at(index) in ("-", "+", "!", "~", "*", "&"):
             index += 1
         index = self.partner.get(index, index) if self.at(index) == "(" else index
@@ -109,7 +112,7 @@ class Code:
             elif self.partner.get(index + 1, -1) > index + 1 and self.at(index + 1) in ("(", "[", "<"):
                 index = self.partner[index + 1]
             else:
-                return index
+                return min(index, len(self.tokens) - 1)
 
     def statements(self) -> Iterator[tuple[int, int]]:
         """Expression statements in function bodies, ``break`` and ``continue``: first token and semicolon."""

@@ -4,7 +4,7 @@ import ast
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fastkernels_env.qualify.mutations import enumerate_mutations, sample
@@ -64,6 +64,8 @@ def test_ids_survive_an_edit_elsewhere(drawn):
 
 
 @given(st.text(max_size=200))
+@example("'0/-")
+@example("a + b.")
 @settings(max_examples=300)
 def test_any_text_can_be_taken_for_cpp(text):
     for mutation in enumerate_mutations("a.cpp", text):
