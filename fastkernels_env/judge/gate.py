@@ -182,11 +182,10 @@ class Gate:
         """End the worker, also one that is still opening, and free memory. Idempotent."""
         opening = self._opening is not None and not self._opening.done()
         if opening or self._ready is not None:
-            for session in self._born:
+            own = [self._rig.session] if self._rig is not None and self._rig.session is not None else []
+            for session in (*self._born, *own):
                 abort(session)
         if self._opening is not None:
-            if self._rig is not None and opening:
-                self._rig.abort()
             with contextlib.suppress(Exception):
                 self._opening.result()
         if self._ready is not None:

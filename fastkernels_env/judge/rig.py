@@ -51,15 +51,14 @@ def start_worker(scope: Scope, born: Callable[[WorkerSession], None] = lambda se
         JudgeFault: The compile stack of this host cannot be used.
     """
     session = scope.judge.host.spawn(stack=not scope.interpreted)
-    born(session)
-    try:
-        session.watch(not scope.interpreted, _STACK_SECONDS)
-    except StepFailed as error:
-        session.close()
-        raise JudgeFault(f"the compile stack of this host cannot be used: {error.summary}") from None
-    except BaseException:
-        session.close()
-        raise
+    with contextlib.ExitStack() as undo:
+        undo.callback(session.close)
+        born(session)
+        try:
+            session.watch(not scope.interpreted, _STACK_SECONDS)
+        except StepFailed as error:
+            raise JudgeFault(f"the compile stack of this host cannot be used: {error.summary}") from None
+        undo.pop_all()
     return session
 
 
@@ -194,11 +193,6 @@ class Rig:
         """The name of a read-only argument of a call that no longer holds its bytes; empty if there is none."""
         assert self._arena
         return self._slots.modified(self._arena, index, self.cases[index])
-
-    def abort(self) -> None:
-        """As `abort`, for the worker of now."""
-        if self.session is not None:
-            abort(self.session)
 
     def close(self) -> None:
         """End the worker and free memory. Idempotent; `open` may follow."""

@@ -35,28 +35,6 @@ class Sealer(Protocol):
         ...
 
 
-class Lone:
-    """One call at a time, on an entry drawn anew."""
-
-    def __init__(self, profiler: Profiler, candidate: Side, baseline: Side) -> None:
-        self._profiler = profiler
-        self._slots = min(LONE_SLOTS, 2 * candidate.calls, 2 * baseline.calls)
-        for side in (candidate, baseline):
-            _arm(profiler, side, self._slots)
-
-    def time(self, side: Side, number: int) -> list[float]:
-        """See `Sealer.time`."""
-        profiler, ring = self._profiler, side.ring
-        slot = int(torch.randint(self._slots, (1,), generator=profiler.secret))
-        case = draw(profiler, side, slot, oracle=side.answers is not None)
-        profiler.turns.give(side.session)
-        ring.refill(profiler.held(side), 0, number % 2)
-        times = timed(profiler, side, [slot], lambda: ring.put(slot, case, number % 2))
-        if side.answers is not None:
-            side.answers.compare(case, 0, ring.snapshot(slice(slot, slot + 1)))
-        return times
-
-
 class Runs:
     """A few calls in a row, each revealed on its own, on sets drawn anew, among slots whose sets moved and were rearranged."""
 
@@ -87,18 +65,22 @@ class Runs:
         return run
 
 
-class DrawnRuns:
-    """The same for a candidate that plans: metadata stays in its slot, since a plan was made of it, and all else is drawn anew."""
+class Drawn:
+    """Calls on entries drawn anew: one at a time, or a run of them.
 
-    def __init__(self, profiler: Profiler, slots: int) -> None:
-        self._profiler, self._slots = profiler, slots
+    Metadata stays in its slot: that is why a candidate that plans has no `Runs`.
+    """
+
+    def __init__(self, profiler: Profiler, slots: int, *, lone: bool) -> None:
+        self._profiler, self._slots, self._lone = profiler, slots, lone
 
     def time(self, side: Side, number: int) -> list[float]:
         """See `Sealer.time`."""
         profiler, ring = self._profiler, side.ring
         order = torch.randperm(self._slots, generator=profiler.secret).tolist()
-        run = order[: _length(profiler, self._slots)]
-        cases = {slot: draw(profiler, side, slot, oracle=side.answers is not None and slot in run) for slot in order}
+        run = order[: 1 if self._lone else _length(profiler, self._slots)]
+        filled = run if self._lone else order  # in a run what is not called must be as new as what is
+        cases = {slot: draw(profiler, side, slot, oracle=side.answers is not None and slot in run) for slot in filled}
         profiler.turns.give(side.session)
         ring.refill(profiler.held(side), 0, number % 2)
 
@@ -113,27 +95,25 @@ class DrawnRuns:
         return times
 
 
-def start_runs(profiler: Profiler, candidate: Side, baseline: Side) -> Sealer | None:
-    """Make ready for runs; None where there are too few slots for them: then calls take so long that a lone one tells enough."""
+def start(profiler: Profiler, candidate: Side, baseline: Side) -> Sealer:
+    """Make both sides ready for sealed calls.
+
+    Runs are for devices that need them, and for slots enough: with fewer, calls take so long that a lone one tells enough.
+    """
     slower = max(statistics.median(candidate.samples_us), statistics.median(baseline.samples_us))
     most = min(2 * candidate.calls, 2 * baseline.calls, MOST_SLOTS)
-    if most < LEAST_SLOTS:
-        return None
-    slots = min(max(int(AHEAD_US / max(slower, 1e-3)), 3 * RUN_CALLS[1]), most)
+    lone = not profiler.device.seals_runs or most < LEAST_SLOTS
+    slots = min(LONE_SLOTS if lone else max(int(AHEAD_US / max(slower, 1e-3)), 3 * RUN_CALLS[1]), most)
     for side in (candidate, baseline):
-        _arm(profiler, side, slots)
-    return DrawnRuns(profiler, slots) if candidate.replans else Runs(profiler, slots)
+        profiler.turns.give(side.session)
+        with blamed(side):
+            profiler.arm_single(side, slots)
+    return Drawn(profiler, slots, lone=lone) if lone or candidate.replans else Runs(profiler, slots)
 
 
 def _length(profiler: Profiler, slots: int) -> int:
     length = int(torch.randint(RUN_CALLS[0], RUN_CALLS[1] + 1, (1,), generator=profiler.secret))
     return min(length, slots // 3)
-
-
-def _arm(profiler: Profiler, side: Side, slots: int) -> None:
-    profiler.turns.give(side.session)
-    with blamed(side):
-        profiler.arm_single(side, slots)
 
 
 def draw(profiler: Profiler, side: Side, slot: int, *, oracle: bool) -> Case:

@@ -23,8 +23,8 @@ import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from . import runs
 from .profile import Profiler
-from .runs import Lone, start_runs
 from .side import Side
 
 LEAST_PAIRS = 4
@@ -133,8 +133,7 @@ def seal(profiler: Profiler, candidate: Side, baseline: Side) -> Sealing:
 
 
 def _sample(profiler: Profiler, candidate: Side, baseline: Side) -> Sealing:
-    how = start_runs(profiler, candidate, baseline) if profiler.device.seals_runs else None
-    how = how or Lone(profiler, candidate, baseline)
+    how = runs.start(profiler, candidate, baseline)
     ends, inside = _two_series(profiler, candidate, baseline)
     start = time.perf_counter()
     for number in range(MOST_PAIRS):

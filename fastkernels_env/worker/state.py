@@ -28,8 +28,9 @@ _WATCHED = (torch, torch.Tensor, torch.nn.functional, torch.cuda, torch.linalg, 
 """Namespaces in which no function may be replaced."""
 _CRASHES = (signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT, signal.SIGTRAP)
 """Libraries may print where they crash."""
-_COMPILER = "libtriton.so"
+_COMPILER = "triton._C.libtriton"
 """Its LLVM takes signals over when it first compiles a kernel, whoever asks it to."""
+_HANDLING = "handling of "
 _DEFAULT, _IGNORED = 0, 1
 _TIMERS = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
 _LIMITS = tuple(name for name in dir(resource) if name.startswith("RLIMIT_"))
@@ -43,15 +44,18 @@ def snapshot(device: str) -> State:
         state |= {name: read() for name, read in _CUDA_READERS.items()}
     for signum in signal.valid_signals():
         state[f"handler of {_signal_name(signum)}"] = signal.getsignal(signum)
-    state |= {f"handling of {name}": how for name, how in _dispositions().items()}
+    state |= {_HANDLING + name: how for name, how in _dispositions().items()}
     state |= {f"environment variable {name}": value for name, value in _environment().items() if name not in _OURS}
     return state | _functions()
 
 
 def changes(before: State, after: State) -> list[str]:
     """What differs, one phrase each: name, what it was, what it is."""
-    names = [name for name in (*before, *(name for name in after if name not in before)) if after.get(name) != _COMPILER]
-    return [_phrase(name, before.get(name), after.get(name)) for name in names if before.get(name) != after.get(name)]
+    own = getattr(sys.modules.get(_COMPILER), "__file__", None)
+    names = [*before, *(name for name in after if name not in before)]
+    changed = [name for name in names if before.get(name) != after.get(name)]
+    compilers = {name for name in changed if name.startswith(_HANDLING) and own and after.get(name) == own}
+    return [_phrase(name, before.get(name), after.get(name)) for name in changed if name not in compilers]
 
 
 def _phrase(name: str, before: Any, after: Any) -> str:
@@ -110,11 +114,11 @@ def _dispositions() -> dict[str, str]:
 
 
 def _file_at(address: int) -> str:
-    """Name of the file that is mapped at an address; empty if none is."""
+    """Path of the file that is mapped at an address; empty if none is."""
     for line in Path("/proc/self/maps").read_text().splitlines():
         low, high = (int(end, 16) for end in line.partition(" ")[0].split("-"))
         if low <= address < high:
-            return Path(line.partition("/")[2]).name
+            return "".join(line.partition("/")[1:])
     return ""
 
 

@@ -155,6 +155,7 @@ def test_what_is_kept_for_every_call_is_counted(gate, kept, detail):
         ("import signal\n    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])", "blocked signals"),
         ("import ctypes\n    ctypes.CDLL(None).signal(15, ctypes.c_void_p(1))", "handling of SIGTERM"),
         ("import ctypes\n    ctypes.CDLL(None).signal(15, ctypes.CDLL(None).puts)", "handling of SIGTERM"),
+        ("import os\n    os.environ['FK_LOOKS_LIKE'] = 'libtriton.so'", "environment variable FK_LOOKS_LIKE"),
         ("import signal\n    signal.setitimer(signal.ITIMER_REAL, 1000)", "interval timers"),
         ("import os\n    os.nice(5)", "priority"),
         ("import resource\n    resource.setrlimit(resource.RLIMIT_NOFILE, (100, 100))", "resource limits"),
