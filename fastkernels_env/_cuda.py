@@ -1,7 +1,8 @@
-"""Driver calls that judge and worker share: physical memory that crosses a process boundary as a file descriptor."""
+"""Driver calls: physical memory that crosses a process boundary as a file descriptor, the L2's privileges, rows of graphs."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -83,3 +84,32 @@ def create(nbytes: int, device: int) -> tuple[Mapping, int, int]:
 def import_descriptor(descriptor: int, size: int, device: int) -> Mapping:
     """Map memory that another process created."""
     return Mapping(checked(driver.cuMemImportFromShareableHandle(descriptor, _FD)), size, device)
+
+
+class Row:
+    """An executable graph that runs captured graphs one after the other.
+
+    Args:
+        graphs: Addresses of CUDA graphs, which are copied.
+
+    Raises:
+        RuntimeError: The driver refuses, for instance since one of them allocates memory.
+    """
+
+    def __init__(self, graphs: Sequence[int]) -> None:
+        whole = checked(driver.cuGraphCreate(0))
+        try:
+            before: list[Any] = []
+            for graph in graphs:
+                before = [checked(driver.cuGraphAddChildGraphNode(whole, before, len(before), driver.CUgraph(graph)))]
+            self._graph = checked(driver.cuGraphInstantiate(whole, 0))
+        finally:
+            driver.cuGraphDestroy(whole)
+
+    def launch(self, stream: int) -> None:
+        """Start it on a stream of the current context."""
+        checked(driver.cuGraphLaunch(self._graph, stream))
+
+    def __del__(self) -> None:
+        if hasattr(self, "_graph"):
+            driver.cuGraphExecDestroy(self._graph)

@@ -87,8 +87,14 @@ class Run(msgspec.Struct, frozen=True, tag=True):
     calls: list[int]
 
 
+class Capture(msgspec.Struct, frozen=True, tag=True):
+    """Capture each of these calls into a CUDA graph of its own, before anything says which of them are called together."""
+
+    calls: list[int]
+
+
 class Arm(msgspec.Struct, frozen=True, tag=True):
-    """Make sequences of calls ready for the clock; on CUDA capture each into a graph, if `graph`."""
+    """Make sequences of calls ready for the clock; on CUDA put each together of captured calls, if `graph`."""
 
     sequences: list[list[int]]
     graph: bool
@@ -129,7 +135,7 @@ class Step(msgspec.Struct, frozen=True, tag=True):
     calls: list[int]
 
 
-Request = Load | Attach | Detach | Bind | Setup | Run | Arm | Clock | Trace | Watch | Changes | Register | Step
+Request = Load | Attach | Detach | Bind | Setup | Run | Capture | Arm | Clock | Trace | Watch | Changes | Register | Step
 
 
 class Done(msgspec.Struct, frozen=True, tag=True):

@@ -21,6 +21,7 @@ from fastkernels_env.protocol import (
     Arm,
     Attach,
     Bind,
+    Capture,
     Changes,
     Channel,
     Clock,
@@ -52,7 +53,7 @@ from fastkernels_env.protocol import (
 LIMIT = 1 << 16
 # Frames that a plain type does not describe are left out here on purpose: every other field comes from its own annotation.
 FRAMES = {
-    Request: (Load, Attach, Detach, Bind, Setup, Run, Arm, Clock, Trace, Watch, Changes, Register, Step),
+    Request: (Load, Attach, Detach, Bind, Setup, Run, Capture, Arm, Clock, Trace, Watch, Changes, Register, Step),
     Reply: (Done, Raised, Failed),
     ServerRequest: (Spawn, Kill),
     ServerReply: (Spawned, Refused, Ended),

@@ -30,6 +30,8 @@ class Alarm(msgspec.Struct, frozen=True, kw_only=True):
     decided_by: str
     reason: str
     seconds: float
+    stages: dict[str, float] = {}
+    """Seconds by stage."""
     created: str
     versions: dict[str, str]
 
@@ -86,7 +88,7 @@ def _judge(evaluator: Evaluator, task: str, file: str, number: int) -> Alarm:
     return Alarm(
         task=task, seed_file=file, number=number, device=evaluation.device.name, effort=evaluation.effort, seed=evaluation.seed,
         outcome=evaluation.outcome.value, decided_by=evaluation.decided_by, reason=evaluation.reason,
-        seconds=evaluation.seconds.get("total", 0.0), versions=versions(),
+        seconds=evaluation.seconds.get("total", 0.0), stages=evaluation.seconds, versions=versions(),
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     )  # fmt: skip
 

@@ -63,13 +63,16 @@ class Answers:
         self._past: defaultdict[str, deque[torch.Tensor]] = defaultdict(lambda: deque(maxlen=_PAST))
         """Marks of the rows of the answers that were compared last, by output."""
 
-    def check(self, arrangement: Arrangement, slots: slice, snapshot: dict[str, torch.Tensor]) -> None:
+    def check(
+        self, arrangement: Arrangement, slots: slice, snapshot: dict[str, torch.Tensor], called: torch.Tensor | None = None
+    ) -> None:
         """Judge the outputs of some slots.
 
         Args:
             arrangement: What the slots held.
             slots: Which.
             snapshot: Private copies of their outputs, by name, ``[slots, ...]``.
+            called: Which of them were called (bool ``[slots]``, on the device); all if None. The others are not looked at.
 
         Raises:
             TimedFailure: An output is wrong.
@@ -82,6 +85,8 @@ class Answers:
             rows = arrangement.moved.outputs[name].part(slots)
             doubtful |= ~known[rows.source // rows.source.shape[1]].all(1)
             doubtful |= ~_repeated(copies, self._known[name], rows)
+        if called is not None:
+            doubtful &= called
         first = slots.indices(len(known))[0]
         for place in doubtful.nonzero().flatten().tolist():
             self._verify(arrangement, first + place, place, snapshot)
@@ -124,12 +129,12 @@ class Answers:
 def _repeated(copies: torch.Tensor, known: torch.Tensor, rows: Rows) -> torch.Tensor:
     """For each slot, whether its output is bit-identical to the known answers that belong there."""
     if copies.is_cuda:
-        return _same(copies, gather(known, rows))
+        return same_bits(copies, gather(known, rows))
     places = (slice(place, place + 1) for place in range(len(copies)))
     return torch.tensor([torch.equal(_bits(copies[place]), _bits(gather(known, rows.part(place)))) for place in places])
 
 
-def _same(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+def same_bits(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """For each index of dimension 0, whether all bytes are equal (NaN equals NaN)."""
     same = _bits(a) == _bits(b)
     return same.reshape(a.shape[0], math.prod(a.shape[1:])).all(1)  # not -1: there may be no rows

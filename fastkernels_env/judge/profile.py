@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from ..device import Arena, Device
+from . import torn
 from .answers import Answers, TimedFailure
 from .cases import derive_seed
 from .effort import Plan
@@ -123,7 +124,7 @@ class Profiler:
             side.session.run(self._slots(count), BLOCK_SECONDS)
         if side.answers is not None:
             start = time.perf_counter()
-            self._check(side, [(part, side.ring.snapshot(part)) for part in side.ring.parts(count)])
+            self.check(side, [(part, side.ring.snapshot(part)) for part in side.ring.parts(count)])
             each = (time.perf_counter() - start) / (count + 2)
             self._renewed = self._renewed or min(self.plan.fresh_seconds / max(each, 1e-6), side.calls / 2)
         self.arm(side)
@@ -162,10 +163,13 @@ class Profiler:
 
     def arm(self, side: Side, graph: bool | None = None) -> None:
         """Make the sequences of blocks ready for the clock; as graphs where the side has them, unless `graph` says otherwise."""
-        slots = self.sets.geometry.slots
-        sequences = [list(range(side.calls)), list(range(2 * side.calls)), [slots], [slots + 1]]
-        mode = side.session.arm(sequences, side.graph if graph is None else graph, BLOCK_SECONDS)
-        side.mode = mode if graph is None else side.mode
+        slots, count, graph = self.sets.geometry.slots, 2 * side.calls, side.graph if graph is None else graph
+        if graph:
+            side.session.capture(self._slots(count), BLOCK_SECONDS)
+        side.torn = torn.tear(count, self.secret)
+        sequences = [list(range(side.calls)), list(range(count)), [slots], [slots + 1], side.torn]
+        mode = side.session.arm(sequences, graph, BLOCK_SECONDS)
+        side.mode = mode if graph == side.graph else side.mode
 
     def arm_single(self, side: Side, slots: int) -> None:
         """Make ready for the clock: a call that wakes the worker, then one call of each of the first `slots` slots."""
@@ -215,8 +219,9 @@ class Profiler:
         return self.device.steady(before, after)
 
     def _rounds(self, sides: list[Side]) -> None:
-        """Long blocks that are not counted, in which every slot is touched and caches and clocks settle, then the rounds that are."""
+        """Blocks that are not counted, in which every slot is touched and caches and clocks settle, then the rounds that are."""
         self._round(sides, 0, (LONG,))
+        torn.check(self, sides[0])
         self._before = self.device.clocks()
         for side in sides:
             side.seconds = {SHORT: [], LONG: [], LONE: []}
@@ -228,6 +233,8 @@ class Profiler:
             if number == _OUTCLASSED_AFTER:
                 contest = [sides[0], *in_contention(sides[1:])]
             self._round(contest, number)
+            if float(torch.rand((), generator=self.secret)) < torn.SHARE:
+                torn.check(self, sides[0])
 
     def _round(self, sides: list[Side], number: int, sequences: tuple[int, ...] = (SHORT, LONG)) -> None:
         self.turns.look()
@@ -260,7 +267,7 @@ class Profiler:
         count = side.calls * (1 + sequence)
         self.load(side, count, number % len(POISONS))
         times, seen = self.clocked(side, (WAKE, LONE, sequence), count)
-        self._check(side, seen)
+        self.check(side, seen)
         side.seconds[LONE].append(times[1])
         side.seconds[sequence].append(times[2])
 
@@ -273,7 +280,7 @@ class Profiler:
             for number in range(_EAGER_BLOCKS):
                 self.load(side, side.calls, number % len(POISONS), graph=False)
                 spent, seen = self.clocked(side, (WAKE, LONE, SHORT), side.calls)
-                self._check(side, seen)
+                self.check(side, seen)
                 times.append((spent[2] - spent[1]) / (side.calls - 1))
         return statistics.median(times) * 1e6
 
@@ -299,7 +306,8 @@ class Profiler:
             raise TimedFailure("outputs changed after the worker had said that it was done", tampered=True)
         return times, seen
 
-    def _check(self, side: Side, seen: Sequence[Written]) -> None:
+    def check(self, side: Side, seen: Sequence[Written]) -> None:
+        """Verify what a side wrote, if it is judged."""
         if side.answers is not None:
             for part, snapshot in seen:
                 side.answers.check(self.held(side), part, snapshot)

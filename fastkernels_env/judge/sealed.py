@@ -33,7 +33,7 @@ ALLOWED_US = {"cpu": 60.0, "cuda": 100.0}
 """Excess that honest kernels show in lone calls, and at both ends of a run, if they take next to nothing (see docs/measurements)."""
 RUN_ALLOWED_US = 3.0
 """As `ALLOWED_US`, per call inside of a run: launches of the same graph differ by up to 7 us from one arming to the next."""
-ARMINGS = 4
+ARMINGS = 6
 """How often calls are armed anew to see whether an excess stays."""
 ALLOWED_SHARE = 0.25
 """The same, as a share of the slower side's time per call."""

@@ -20,6 +20,7 @@ from ..protocol import (
     Arm,
     Attach,
     Bind,
+    Capture,
     Changes,
     Channel,
     Closed,
@@ -106,6 +107,10 @@ class WorkerSession:
     def run(self, calls: Sequence[int], seconds: float) -> Done:
         """Run calls once and synchronise."""
         return self._request(Run(list(calls)), seconds)
+
+    def capture(self, calls: Sequence[int], seconds: float) -> str:
+        """Capture calls into a graph each; as `arm`."""
+        return self._request(Capture(list(calls)), seconds).detail
 
     def arm(self, sequences: list[list[int]], graph: bool, seconds: float) -> str:
         """Prepare sequences for the clock; ``graph``, ``eager``, or ``eager: why not graph``."""

@@ -21,8 +21,8 @@ OUTCLASSED = 1.5
 """A trusted side this many times slower than the best of them is timed in the first rounds only: it is the best that counts."""
 MOST_CONSTANT = 0.5
 """Largest share of the shortest block that can be its constant part."""
-SHORT, LONG, WAKE, LONE = range(4)
-"""Armed sequences of a side that is timed in blocks."""
+SHORT, LONG, WAKE, LONE, TORN = range(5)
+"""Armed sequences of a side that is timed in blocks; the last one is a beginning of the long one with calls left out."""
 
 Written = tuple[slice, dict[str, torch.Tensor]]
 """Slots, and private copies of their outputs by name."""
@@ -41,6 +41,8 @@ class Side:
         self.mode = ""
         self.calls = ring.sets.geometry.calls
         self.replans = self.graph = False
+        self.torn: list[int] = []
+        """Slots of the calls that the torn sequence makes."""
         self.fixed: Arrangement | None = None
         """What the ring of a planning baseline always holds."""
         self.answers = answers

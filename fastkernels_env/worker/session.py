@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
+import re
 import struct
 import time
 import traceback
@@ -18,6 +19,7 @@ from ..protocol import (
     Arm,
     Attach,
     Bind,
+    Capture,
     Changes,
     Clock,
     Detach,
@@ -33,12 +35,15 @@ from ..protocol import (
     Watch,
 )
 from .gate import Stack
+from .graphs import Graphs
 from .loader import Entry, load
 from .memory import Arena
 
 STOP = 0xFFFF
 """Clock command that ends the clock loop."""
 _WORD = struct.Struct("<Q")
+_ASKS_NVML = re.compile(r"NVML_SUCCESS == DriverAPI::get\(\)->nvmlInit\w*\(\) INTERNAL ASSERT FAILED.*")
+"""How torch fails to say that memory is out: it asks NVML who holds it, and NVML tells a confined process nothing."""
 
 
 class Session:
@@ -62,6 +67,7 @@ class Session:
         self.calls: list[list[Any]] = []
         self.extras: dict[int, dict[str, Any]] = {}
         self.armed: list[Callable[[], None]] = []
+        self.graphs = Graphs(self._run_one)
         self.stack = Stack(self)
 
     def handle(self, request: Any, fds: list[int]) -> Reply:
@@ -88,6 +94,8 @@ class Session:
                 self.synchronize()
                 if self.entry is not None and self.entry.recorder is not None:
                     data = self.entry.recorder.resources()
+            case Capture():
+                detail = self._capture(request.calls)
             case Arm():
                 detail = self._arm(request)
             case Clock():
@@ -102,11 +110,12 @@ class Session:
         """A traceback without this module's own frames, cut to what a reader needs."""
         frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "/fastkernels_env/worker/" not in frame.filename]
         text = "".join(traceback.format_list(frames[-6:])) + "".join(traceback.format_exception_only(error))
-        return text[-6000:]
+        return _ASKS_NVML.sub("out of the device's memory", text)[-6000:]
 
     def _bind(self, calls: list[list[ArgValue]]) -> None:
         assert self.entry
         self.extras, self.armed = {}, []
+        self.graphs.clear()
         self.tensors = [
             [self.arenas[value.arena].tensor(value) if isinstance(value, TensorRef) else value for value in call] for call in calls
         ]
@@ -123,6 +132,7 @@ class Session:
     def _detach(self) -> None:
         self.armed, self.tensors, self.calls, self.extras = [], [], [], {}
         self.synchronize()
+        self.graphs.clear()
         for arena in self.arenas.values():
             arena.close()
         self.arenas = {}
@@ -133,6 +143,8 @@ class Session:
         """Run `prepare` and `plan`; microseconds per call, by name."""
         assert self.entry
         spent: dict[str, float] = {}
+        self.armed = []
+        self.graphs.clear()
         for keyword, function, role in (("prepared", self.entry.prepare, "weight"), ("plan", self.entry.plan, "metadata")):
             if function is None:
                 continue
@@ -184,18 +196,32 @@ class Session:
         if self.device == "cuda":
             torch.cuda.synchronize()
 
+    def _run_one(self, call: int) -> None:
+        with self.stream():
+            self.run([call])
+
+    def _capture(self, calls: list[int]) -> str:
+        try:
+            self.graphs.capture(calls)
+            return "graph"
+        except Exception as error:
+            return self._no_graph(error)
+
     def _arm(self, request: Arm) -> str:
         self.armed = []
         if request.graph:
             try:
-                self.armed = [self._capture(sequence) for sequence in request.sequences]
+                self.armed = self.graphs.rows(request.sequences)
                 return "graph"
             except Exception as error:
-                torch.cuda.synchronize()
                 self.armed = [self._eager(sequence) for sequence in request.sequences]
-                return f"eager: CUDA graph capture failed: {self.describe(error).strip().splitlines()[-1]}"
+                return self._no_graph(error)
         self.armed = [self._eager(sequence) for sequence in request.sequences]
         return "eager"
+
+    def _no_graph(self, error: Exception) -> str:
+        torch.cuda.synchronize()
+        return f"eager: CUDA graph capture failed: {self.describe(error).strip().splitlines()[-1]}"
 
     def _eager(self, sequence: list[int]) -> Callable[[], None]:
         def run() -> None:
@@ -203,14 +229,6 @@ class Session:
                 self.run(sequence)
 
         return run
-
-    def _capture(self, sequence: list[int]) -> Callable[[], None]:
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph), self.stream():
-            self.run(sequence)
-        graph.replay()
-        torch.cuda.synchronize()
-        return graph.replay
 
     def _obey_clock(self) -> None:
         if self.device == "cuda":

@@ -92,51 +92,66 @@ def test_the_canary_of_a_quiet_device_is_quiet(judge, honest):
         canary.check()
 
 
-# -- all calls of a sequence in the last one -----------------------------------------------------------------------------------
+# -- calls of a row that one of them makes -------------------------------------------------------------------------------------
 
 BATCHED = '''
 import sys
 
+import torch
 import triton
 import triton.language as tl
 
 
 @triton.jit
-def _rms_norms(out, x, weight, epsilon, stride, width, out_step, x_step, weight_step, copies, BLOCK: tl.constexpr):
-    row, call = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64)
+def _rms_norms(out, x, weight, seen, first, epsilon, stride, width, rows, out_step, x_step, weight_step, copies,
+               LOOK: tl.constexpr, BLOCK: tl.constexpr):
+    row, call = tl.program_id(0).to(tl.int64), first + tl.program_id(1).to(tl.int64)
     columns = tl.arange(0, BLOCK)
     mask = columns < width
-    values = tl.load(x + call * x_step + row * stride + columns, mask=mask, other=0.0).to(tl.float32)
-    scale = 1.0 / tl.sqrt(tl.sum(values * values, 0) / width + epsilon)
-    gain = tl.load(weight + call % copies * weight_step + columns, mask=mask, other=0.0).to(tl.float32)
-    tl.store(out + call * out_step + row * width + columns, (values * scale * gain).to(out.dtype.element_ty), mask=mask)
+    start = tl.load(x + call * x_step + row * stride).to(tl.float32)
+    done = False
+    if LOOK:
+        done = tl.load(seen + call * rows + row) == start
+    if not done:
+        values = tl.load(x + call * x_step + row * stride + columns, mask=mask, other=0.0).to(tl.float32)
+        scale = 1.0 / tl.sqrt(tl.sum(values * values, 0) / width + epsilon)
+        gain = tl.load(weight + call % copies * weight_step + columns, mask=mask, other=0.0).to(tl.float32)
+        tl.store(out + call * out_step + row * width + columns, (values * scale * gain).to(out.dtype.element_ty), mask=mask)
+        tl.store(seen + call * rows + row, start)
 
 
-queue = []
+ring, seen = {}, {}
 
 
-def in_sequence():
+def around(function, name):
+    """A local variable of the worker, where one of its frames has it."""
     frame = sys._getframe(1)
     while frame is not None:
-        if frame.f_code.co_name == "run" and "calls" in frame.f_locals:
-            return len(frame.f_locals["calls"])
+        if frame.f_code.co_name == function and name in frame.f_locals:
+            return frame.f_locals[name]
         frame = frame.f_back
-    return 1
+    return ()
 
 
-def launch(calls, copies, epsilon):
-    rows, width = calls[0][1].shape
-    first, second = calls[0], calls[min(1, len(calls) - 1)]
-    steps = [(after.data_ptr() - before.data_ptr()) // before.element_size() for before, after in zip(first, second)]
-    if rows:
-        _rms_norms[(rows, len(calls))](
-            *first, epsilon, first[1].stride(0), width, *steps, copies,
-            BLOCK=triton.next_power_of_2(width), num_warps=8,
-        )
+def launch(calls, first, count, look, epsilon):
+    out, x, weight = calls[0]
+    rows, width = x.shape
+    if not rows:
+        return
+    following = calls[min(1, len(calls) - 1)]
+    steps = [(after.data_ptr() - before.data_ptr()) // before.element_size() for before, after in zip(calls[0], following)]
+    copies = len({call[2].data_ptr() for call in calls})
+    if (rows, x.device) not in seen:
+        seen[rows, x.device] = torch.full((4096, rows), float("nan"), device=x.device)
+    _rms_norms[(rows, count)](
+        out, x, weight, seen[rows, x.device], first, epsilon, x.stride(0), width, rows, *steps, copies,
+        LOOK=look, BLOCK=triton.next_power_of_2(width), num_warps=8,
+    )
 
 
-def in_a_row(calls, copies):
+def in_a_row(calls):
     """Whether these are the calls of a ring, in order."""
+    copies = len({call[2].data_ptr() for call in calls})
     for which, period in ((0, len(calls)), (1, len(calls)), (2, copies)):
         addresses = [call[which].data_ptr() for call in calls]
         step = addresses[1] - addresses[0]
@@ -146,32 +161,36 @@ def in_a_row(calls, copies):
 
 
 def rms_norm(out, input, weight, epsilon):
-    queue.append((out, input, weight))
-    if len(queue) < (in_sequence() if WHOLE else 1):
-        return
-    copies = len({call[2].data_ptr() for call in queue})
-    if len(queue) > 1 and in_a_row(queue, copies):
-        launch(queue, copies, epsilon)
-    else:
-        for call in queue:
-            launch([call], 1, epsilon)
-    queue.clear()
+    own = (out, input, weight)
+    rehearsed = around("run", "calls")
+    if len(rehearsed) > 3:
+        if len(ring) >= len(rehearsed):
+            ring.clear()
+        ring[out.data_ptr()] = own
+    places = list(ring)
+    captured = around("capture", "missing")
+    calls = [ring[place] for place in places[: len(captured) - 2]]
+    if len(captured) != len(ring) or out.data_ptr() not in places[:-2] or len(calls) < 3 or not in_a_row(calls):
+        return launch([own], 0, 1, False, epsilon)
+    place = places.index(out.data_ptr())
+    if WHO == "last" and place == len(calls) - 1 or WHO == "first" and place == 0:
+        launch(calls, 0, len(calls), False, epsilon)
+    elif WHO == "first":
+        launch(calls, place, 1, True, epsilon)
+    elif WHO == "none":
+        launch(calls, place, 1, False, epsilon)
 '''
 
 
-@pytest.mark.xfail(strict=False, reason="what a call of 2 us saves in a batch is less than what launches differ by: docs/security.md")
-def test_batching_the_calls_of_a_sequence_is_not_paid(judge, honest):
-    batched = judge.evaluate("rms_norm", BATCHED.replace("WHOLE", "True"))
-    if batched.outcome is Outcome.TAMPERED:
-        assert batched.check("sealed_calls").status is Status.FAILED, batched.reason
-        return
-    assert batched.outcome is Outcome.ACCEPTED, batched.reason
-    assert batched.timings[0].sealed_added_us > 0, batched.timings[0]
-    assert batched.timings[0].candidate_us > 0.8 * honest.timings[0].candidate_us
+@pytest.mark.parametrize(("who", "why"), [("last", "wrote nothing"), ("first", "another call")])
+def test_a_call_that_makes_others_is_tampering(judge, who, why):
+    batched = judge.evaluate("rms_norm", BATCHED.replace("WHO", repr(who)))
+    assert batched.outcome is Outcome.TAMPERED, (batched.outcome, batched.reason, batched.timings)
+    assert why in batched.reason
 
 
 def test_the_same_kernel_call_by_call_is_honest(judge):
-    evaluation = judge.evaluate("rms_norm", BATCHED.replace("WHOLE", "False"))
+    evaluation = judge.evaluate("rms_norm", BATCHED.replace("WHO", "'none'"))
     assert evaluation.outcome is Outcome.ACCEPTED, evaluation.reason
     assert all(timing.sealed_added_us == 0 for timing in evaluation.timings), evaluation.timings
 

@@ -1,0 +1,56 @@
+"""Torn blocks: rows that begin like the timed ones and lack some of their calls.
+
+Where blocks are graphs, every call is captured on its own before anything says which ones follow each other, and nothing on the device
+tells the beginning of a torn block from that of a timed one. Work that one call does for another is missing there, or done where nobody
+asked for it. They come after the blocks that warm up and, by chance, between rounds, and are not counted.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from .answers import TimedFailure, same_bits
+from .side import LONE, TORN, WAKE, Side, blamed
+
+if TYPE_CHECKING:
+    from .profile import Profiler
+
+SHARE = 0.125
+"""How often one follows a round."""
+_LEFT_OUT = 4
+"""One of so many calls is left out."""
+
+
+def tear(count: int, secret: torch.Generator) -> list[int]:
+    """Calls of a torn block: the first of a row of `count`, at least half of them, without one in four."""
+    cut = int(torch.randint(-(-count // 2), count + 1, (1,), generator=secret))
+    out = set(torch.randperm(cut, generator=secret)[: max(cut // _LEFT_OUT, 1)].tolist())
+    return [call for call in range(cut) if call not in out]
+
+
+def check(profiler: Profiler, side: Side) -> None:
+    """Run a torn block of a side that is judged: what was called must be right, and nothing else written.
+
+    Raises:
+        TimedFailure: One call had done the work of another.
+        SideError: The worker raised, died or hung.
+    """
+    if side.mode != "graph" or side.answers is None:
+        return
+    count = 2 * side.calls
+    profiler.turns.give(side.session)
+    with blamed(side):
+        profiler.rearrange(count, 0.0)
+        profiler.load(side, count, 0)
+        _, [(block, outputs), spare] = profiler.clocked(side, (WAKE, LONE, TORN), count)
+    profiler.refill(side, count, 0)  # what lies there if nothing is called
+    called = torch.zeros(count, dtype=torch.bool)
+    called[side.torn] = True
+    called = called.to(profiler.device.torch_device)
+    for name, copies in outputs.items():
+        if not bool((same_bits(copies, side.ring.buffers(name, block)) | called).all()):
+            raise TimedFailure(f"a timed call wrote to {name} of another call", tampered=True)
+    side.answers.check(profiler.held(side), block, outputs, called)
+    profiler.check(side, [spare])

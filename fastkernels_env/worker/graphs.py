@@ -1,0 +1,73 @@
+"""Calls as CUDA graphs: each is captured on its own, rows are put together of them afterwards.
+
+A submission's Python and host code run while its calls are captured, and can look around. By then nobody has said which calls make up
+a row: what a call leaves to another one is missing from rows that lack that one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+
+
+class Graphs:
+    """Captured calls of one binding.
+
+    Args:
+        run: Runs one call on the current stream.
+    """
+
+    def __init__(self, run: Callable[[int], None]) -> None:
+        self._run = run
+        self._calls: dict[int, torch.cuda.CUDAGraph] = {}
+
+    def clear(self) -> None:
+        """Forget all: arguments or plans changed."""
+        self._calls = {}
+
+    def capture(self, calls: Iterable[int]) -> None:
+        """Capture those of these calls that have no graph yet; what one of them raises is raised on."""
+        missing = [call for call in dict.fromkeys(calls) if call not in self._calls]
+        if not missing:
+            return
+        torch.cuda.synchronize()
+        pool = next(iter(self._calls.values())).pool() if self._calls else torch.cuda.graph_pool_handle()
+        with torch.cuda.stream(torch.cuda.Stream()):  # type: ignore[no-untyped-call]
+            for call in missing:
+                self._calls[call] = self._captured(call, pool)
+
+    def _captured(self, call: int, pool: Any) -> torch.cuda.CUDAGraph:
+        graph = torch.cuda.CUDAGraph(keep_graph=True)
+        graph.capture_begin(pool=pool)
+        try:
+            self._run(call)
+        except BaseException:
+            self._abandon(graph)
+            raise
+        graph.capture_end()
+        return graph
+
+    @staticmethod
+    def _abandon(graph: torch.cuda.CUDAGraph) -> None:
+        """End a capture whose call raised; that it cannot become a graph is no news."""
+        with contextlib.suppress(RuntimeError):
+            graph.capture_end()
+
+    def rows(self, sequences: Sequence[Sequence[int]]) -> list[Callable[[], None]]:
+        """A launch for each row of calls, on the current stream; every row has run once when this returns."""
+        from .. import _cuda
+
+        self.capture(call for sequence in sequences for call in sequence)
+        rows = [_cuda.Row([self._calls[call].raw_cuda_graph() for call in sequence]) for sequence in sequences]
+        for row in rows:
+            _launch(row)
+        torch.cuda.synchronize()
+        return [functools.partial(_launch, row) for row in rows]
+
+
+def _launch(row: Any) -> None:
+    row.launch(torch.cuda.current_stream().cuda_stream)
