@@ -94,7 +94,7 @@ class Capture(msgspec.Struct, frozen=True, tag=True):
 
 
 class Arm(msgspec.Struct, frozen=True, tag=True):
-    """Make sequences of calls ready for the clock; on CUDA put each together of captured calls, if `graph`."""
+    """Make sequences of calls ready for the clock; on CUDA put each together of calls captured before, if `graph`."""
 
     sequences: list[list[int]]
     graph: bool

@@ -116,6 +116,8 @@ class Device(abc.ABC):
     """Most bytes that a ring of 2K entries may take."""
     graph: bool
     """Whether timed sequences are captured into CUDA graphs."""
+    tears: bool
+    """Whether torn blocks are made: where calls are captured, nothing on the host sees which of them follow each other."""
     seals_runs: bool
     """Whether a call that is made alone is hidden by its round trip, so that sealed calls are made in runs."""
     target_seconds: float

@@ -111,6 +111,7 @@ class CpuDevice(Device):
     kind = "cpu"
     torch_device = "cpu"
     graph = False
+    tears = False
     seals_runs = False
     target_seconds = 4e-3
     ring_limit = 768 << 20

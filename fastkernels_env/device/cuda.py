@@ -103,6 +103,7 @@ class CudaDevice(Device):
 
     kind = "cuda"
     graph = True
+    tears = True
     seals_runs = True
     target_seconds = 1e-3
 

@@ -163,13 +163,11 @@ class Profiler:
 
     def arm(self, side: Side, graph: bool | None = None) -> None:
         """Make the sequences of blocks ready for the clock; as graphs where the side has them, unless `graph` says otherwise."""
-        slots, count, graph = self.sets.geometry.slots, 2 * side.calls, side.graph if graph is None else graph
-        if graph:
-            side.session.capture(self._slots(count), BLOCK_SECONDS)
+        slots, count = self.sets.geometry.slots, 2 * side.calls
         side.torn = torn.tear(count, self.secret)
         sequences = [list(range(side.calls)), list(range(count)), [slots], [slots + 1], side.torn]
-        mode = side.session.arm(sequences, graph, BLOCK_SECONDS)
-        side.mode = mode if graph == side.graph else side.mode
+        mode = side.session.arm(sequences, side.graph if graph is None else graph, BLOCK_SECONDS)
+        side.mode = mode if graph is None else side.mode
 
     def arm_single(self, side: Side, slots: int) -> None:
         """Make ready for the clock: a call that wakes the worker, then one call of each of the first `slots` slots."""

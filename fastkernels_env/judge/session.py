@@ -108,13 +108,17 @@ class WorkerSession:
         """Run calls once and synchronise."""
         return self._request(Run(list(calls)), seconds)
 
-    def capture(self, calls: Sequence[int], seconds: float) -> str:
-        """Capture calls into a graph each; as `arm`."""
-        return self._request(Capture(list(calls)), seconds).detail
-
     def arm(self, sequences: list[list[int]], graph: bool, seconds: float) -> str:
-        """Prepare sequences for the clock; ``graph``, ``eager``, or ``eager: why not graph``."""
-        return self._request(Arm(sequences, graph), seconds).detail
+        """Prepare sequences for the clock; ``graph``, ``eager``, or ``eager: why not graph``.
+
+        What must be captured is captured before the worker hears of the sequences.
+        """
+        mode = "graph" if graph else "eager"
+        if graph:
+            calls = sorted({call for sequence in sequences for call in sequence})
+            mode = self._request(Capture(calls), seconds).detail
+        armed = self._request(Arm(sequences, mode == "graph"), seconds).detail
+        return armed if mode in ("graph", "eager") else mode
 
     def trace(self, calls: Sequence[int], seconds: float) -> dict[str, float]:
         """Reported device microseconds by kernel name."""

@@ -1,8 +1,8 @@
 """Torn blocks: rows that begin like the timed ones and lack some of their calls.
 
-Where blocks are graphs, every call is captured on its own before anything says which ones follow each other, and nothing on the device
-tells the beginning of a torn block from that of a timed one. Work that one call does for another is missing there, or done where nobody
-asked for it. They come after the blocks that warm up and, by chance, between rounds, and are not counted.
+Where blocks are graphs, every call is captured on its own before anything says which ones follow each other. Work that one call does for
+another is missing from a torn block, or done where nobody asked for it. They come after the blocks that warm up and, by chance, between
+rounds, and are not counted. Whether a side's blocks are graphs is its worker's word, so that every judged side has them.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def check(profiler: Profiler, side: Side) -> None:
         TimedFailure: One call had done the work of another.
         SideError: The worker raised, died or hung.
     """
-    if side.mode != "graph" or side.answers is None:
+    if not profiler.device.tears or side.answers is None:
         return
     count = 2 * side.calls
     profiler.turns.give(side.session)

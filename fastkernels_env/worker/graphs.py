@@ -46,22 +46,19 @@ class Graphs:
         try:
             self._run(call)
         except BaseException:
-            self._abandon(graph)
+            with contextlib.suppress(RuntimeError):  # that it cannot become a graph is no news
+                graph.capture_end()
             raise
         graph.capture_end()
         return graph
 
-    @staticmethod
-    def _abandon(graph: torch.cuda.CUDAGraph) -> None:
-        """End a capture whose call raised; that it cannot become a graph is no news."""
-        with contextlib.suppress(RuntimeError):
-            graph.capture_end()
-
     def rows(self, sequences: Sequence[Sequence[int]]) -> list[Callable[[], None]]:
-        """A launch for each row of calls, on the current stream; every row has run once when this returns."""
+        """A launch for each row of captured calls, on the current stream; every row has run once when this returns.
+
+        It captures nothing: a submission that could put its capture off until here would see the rows.
+        """
         from .. import _cuda
 
-        self.capture(call for sequence in sequences for call in sequence)
         rows = [_cuda.Row([self._calls[call].raw_cuda_graph() for call in sequence]) for sequence in sequences]
         for row in rows:
             _launch(row)
