@@ -189,6 +189,8 @@ class Spawned(msgspec.Struct, frozen=True, tag=True):
     top: int
     missing: dict[str, str] = {}
     """Layers of containment that it lacks, and why."""
+    helpers: tuple[int, ...] = ()
+    """Processes of the fork server's own that serve no worker."""
 
 
 class Refused(msgspec.Struct, frozen=True, tag=True):

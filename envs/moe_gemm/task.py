@@ -60,8 +60,11 @@ class MoeGemm(Task):
     ragged: ClassVar[Mapping[str, Mapping[str, Range]]] = {"cpu": {"T": (1, 64)}, "cuda": {"T": (1, 5000)}}
 
     variants: ClassVar[Mapping[str, tuple[Mapping[str, int], ...]]] = {
-        "cpu": ({"E": 11, "N": 200, "K": 144}, {"E": 32, "N": 120, "K": 352}),
-        "cuda": ({"E": 64, "k": 6, "N": 2816, "K": 2048}, {"E": 32, "k": 4, "N": 2880, "K": 2880}),
+        "cpu": ({"E": 11, "N": 200, "K": 144}, {"E": 32, "N": 120, "K": 352}, {"E": 12, "N": 208, "K": 160, "block": 64}),
+        "cuda": (
+            {"E": 64, "k": 6, "N": 2816, "K": 2048}, {"E": 32, "k": 4, "N": 2880, "K": 2880},
+            {"E": 60, "k": 4, "N": 2816, "K": 2048, "block": 64},
+        ),
     }
 
     def complete(self, sizes: Mapping[str, int]) -> dict[str, int]:
@@ -71,11 +74,15 @@ class MoeGemm(Task):
         return {**sizes, "R": rows, "M": rows if sizes["down"] else sizes["T"], "EM": capacity}
 
     def hidden_workloads(self, device: str, rng: random.Random, count: int) -> list[Workload]:
-        """As every task's, with the routed weight where the public shape has none, and the other way round.
+        """As every task's, with the routed weight where the public shape has none, and the other way round; the first one is full.
 
-        The public float32 shapes have none: in bf16 alone, a weight that is read in half precision would not show.
+        The public float32 shapes have none: in bf16 alone, a weight that is read in half precision would not show. Where it is full, every
+        expert has one row and every slot up to the capacity is in use, so that no kernel can count on blocks to spare.
         """
         drawn = super().hidden_workloads(device, rng, count)
+        sizes = {**drawn[0].sizes, **self.variants[device][-1]}
+        sizes["T"] = sizes["E"] // sizes["k"]
+        drawn[0] = msgspec.structs.replace(drawn[0], sizes=sizes, params={**drawn[0].params, "even": 1})
         flipped = [{**w.params, "mul_routed_weight": 1 - w.params.get("mul_routed_weight", 0)} for w in drawn]
         return [msgspec.structs.replace(w, params=params) for w, params in zip(drawn, flipped, strict=True)]
 
@@ -83,7 +90,7 @@ class MoeGemm(Task):
         sizes, params = workload.sizes, workload.params
         dtype = getattr(torch, workload.dtype)
         ids, weights = draw.routing(sizes["T"], sizes["E"], sizes["k"], params.get("zipf", 0.8))
-        if draw.regime is Regime.NORMAL:
+        if draw.regime is Regime.NORMAL or params.get("even"):
             ids = _balanced(sizes["T"], sizes["E"], sizes["k"], draw)
         sorted_ids, expert_ids, used = _align(ids.view(-1), sizes, draw)
         return {

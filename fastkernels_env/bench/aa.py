@@ -2,15 +2,14 @@
 
 A/A: a task's best baseline is submitted against itself, in a worker of its own that is replaced every few runs, through the profile
 stage alone, on one public workload after the other. The true speedup is 1.0, so the share of intervals that contain 1.0 is the coverage,
-and their half-width is the resolution. Every run is one line of a JSONL file; a second call goes on where the first one stopped.
+and their half-width is the resolution. Runs on every workload once make up a whole profile stage, which is what scores are made of. Every
+run is one line of a JSONL file; a second call goes on where the first one stopped.
 """
 
 from __future__ import annotations
 
 import datetime
 import secrets
-import statistics
-from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
@@ -19,43 +18,16 @@ from .._terminal import Problem, tell
 from ..judge.baselines import LOAD_SECONDS, Contestant, load_request
 from ..judge.effort import get_effort
 from ..judge.judge import Judge
-from ..judge.score import speedup
+from ..judge.score import ratios, speedup
 from ..judge.session import WorkerSession
 from ..judge.timing import Entrant, measure
 from ..registry import load_task
 from ..task import Task
 from ..versions import versions
+from .aa_runs import Run, read_runs, summary
 
 FRESH_EVERY = 4
 """Runs after which the candidate's worker is replaced."""
-
-
-class Run(msgspec.Struct, frozen=True, kw_only=True):
-    """One A/A run."""
-
-    task: str
-    number: int
-    device: str
-    baseline: str
-    workload: str
-    effort: str
-    estimate: float
-    low: float
-    high: float
-    call_us: float
-    """Time per call."""
-    created: str
-    versions: dict[str, str]
-
-    @property
-    def covers(self) -> bool:
-        """Whether the interval contains the truth."""
-        return self.low <= 1.0 <= self.high
-
-    @property
-    def half_width(self) -> float:
-        """Half the interval, relative to the estimate."""
-        return (self.high - self.low) / (2 * self.estimate)
 
 
 def run_aa(kind: str, names: list[str], runs: int, effort: str, chosen: dict[str, str], out: Path) -> str:
@@ -143,10 +115,11 @@ def run_once(pair: _Pair, number: int, effort: str) -> Run:
         entrant, against = pair.candidate(fresh), {pair.name: pair.contestant()}
         plan = get_effort(effort).plan(kind)
         measured = measure(judge, task, workload, secrets.randbits(48), plan, entrant, against)
-    result = speedup([measured.samples], plan.noise_floor, secrets.randbits(30))
+    result = speedup([measured.samples], plan.noise_floor, plan.workload_floor, secrets.randbits(30))
     return Run(
         task=task.folder.name, number=number, device=judge.device.info().name, baseline=pair.name, workload=workload.name, effort=effort,
         estimate=result.estimate, low=result.low, high=result.high, call_us=measured.timing.candidate_us,
+        kind=kind, count=workload.count, ratios=[[round(float(ratio), 5) for ratio in place] for place in ratios(measured.samples)],
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), versions=versions(),
     )
 
@@ -170,35 +143,3 @@ def _best(judge: Judge, task: Task) -> str:
     finally:
         session.close()
     return max(wins, key=lambda name: wins[name])
-
-
-def read_runs(path: Path) -> list[Run]:
-    """Runs of an earlier call; an unfinished last line is ignored."""
-    if not path.exists():
-        return []
-    lines = path.read_bytes().split(b"\n")
-    return [msgspec.json.decode(line, type=Run) for line in lines[:-1] if line]
-
-
-def summary(runs: Iterable[Run]) -> str:
-    """A Markdown table: coverage and resolution, pooled and per task."""
-    runs = list(runs)
-    lines = [
-        "| task | baseline | runs | interval contains 1.0 | median half-width | time per call (us) | largest false claim |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for name in sorted({run.task for run in runs}):
-        lines.append(_row(name, [run for run in runs if run.task == name]))
-    lines.append(_row("**all**", runs))
-    return "\n".join(lines)
-
-
-def _row(name: str, runs: list[Run]) -> str:
-    covered = sum(run.covers for run in runs)
-    half = statistics.median(run.half_width for run in runs)
-    claims = [max(run.low, 1 / run.high) for run in runs if not run.covers]
-    claim = f"{max(claims) - 1:.2%}" if claims else "none"
-    baselines = ", ".join(sorted({run.baseline for run in runs})) if name != "**all**" else ""
-    calls = sorted(run.call_us for run in runs)
-    span = f"{calls[0]:.3g} to {calls[-1]:.3g}"
-    return f"| {name} | {baselines} | {len(runs)} | {covered} ({covered / len(runs):.0%}) | {half:.2%} | {span} | {claim} |"

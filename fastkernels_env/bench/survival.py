@@ -1,7 +1,8 @@
 """How much the judge survives: hostile submissions in random order, an honest one now and then, and what is left behind at the end.
 
 Every evaluation is one line of a JSONL file when it begins and one when it ends, so that a judge that died is seen by the call that goes
-on. What is left behind is the difference between the moment before the first evaluator opened and the moment after the last one closed.
+on. What is left behind is the difference between two moments without an evaluator, the first one after an honest evaluation that is not
+counted: a process keeps some things once it has used them, such as CUDA's context.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import msgspec
 from ..evaluator import Evaluator
 from ..registry import load_task
 from ..types import Evaluation, Outcome
+from .integrity import judge_fixture
 from .suite import Fixture, Suite
 from .traces import LEAKS, Traces, look
 
@@ -39,6 +41,8 @@ class Ended(msgspec.Struct, frozen=True, kw_only=True, tag="ended"):
     honest: bool
     outcome: str
     decided_by: str
+    accepted_threat: bool = False
+    """As in the table of `bench integrity`."""
     rss_bytes: int
 
 
@@ -65,6 +69,8 @@ class Survival(msgspec.Struct, frozen=True, kw_only=True):
     faults: int
     honest: int
     honest_refused: int
+    threats_accepted: int
+    """Hostile submissions that were accepted, other than at no more than the baseline's speed where that is right."""
     outcomes: dict[str, int]
     leaks: dict[str, int]
     rss_growth: int
@@ -72,8 +78,8 @@ class Survival(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def good(self) -> bool:
-        """Whether the judge lives, honest work is accepted and nothing is left."""
-        return not (self.judge_deaths or self.honest_refused or any(count > 0 for count in self.leaks.values()))
+        """Whether the judge lives, honest work alone is accepted and nothing is left."""
+        return not (self.judge_deaths or self.honest_refused or self.threats_accepted or any(count > 0 for count in self.leaks.values()))
 
 
 def run_survival(
@@ -91,6 +97,8 @@ def run_survival(
     """
     done = [line for line in read_lines(out) if isinstance(line, Ended)]
     hostile = [fixture for fixture in suite.on(device) if not fixture.honest]
+    with Evaluator(device, effort="quick") as evaluator:
+        _evaluate_honest(evaluator, device)
     before, first_rss, ended = look(device), 0, 0
     interrupted = True
     try:
@@ -111,20 +119,23 @@ def run_survival(
 def _one(evaluator: Evaluator, device: str, suite: Suite, number: int, fixture: Fixture | None, out: Path) -> Ended:
     name = fixture.name if fixture else "honest"
     _append(out, Began(number=number, fixture=name))
-    evaluation = _evaluate(evaluator, device, suite, fixture)
+    if fixture is None:
+        evaluation = _evaluate_honest(evaluator, device)
+        outcome, decided_by, threat = evaluation.outcome.value, evaluation.decided_by, False
+    else:
+        row = judge_fixture(evaluator, suite, fixture)
+        outcome, decided_by, threat = row.outcome, row.decided_by, row.accepted_threat
     line = Ended(
-        number=number, fixture=name, honest=fixture is None, outcome=evaluation.outcome.value, decided_by=evaluation.decided_by,
+        number=number, fixture=name, honest=fixture is None, outcome=outcome, decided_by=decided_by, accepted_threat=threat,
         rss_bytes=_rss(),
     )  # fmt: skip
     _append(out, line)
     return line
 
 
-def _evaluate(evaluator: Evaluator, device: str, suite: Suite, fixture: Fixture | None) -> Evaluation:
-    if fixture is None:
-        task, seed = HONEST[device]
-        return evaluator.evaluate(task, load_task(task).seeds()[seed])
-    return evaluator.evaluate(fixture.task, suite.text(fixture))
+def _evaluate_honest(evaluator: Evaluator, device: str) -> Evaluation:
+    task, seed = HONEST[device]
+    return evaluator.evaluate(task, load_task(task).seeds()[seed])
 
 
 def _left(before: Traces, after: Traces, evaluations: int, first_rss: int, interrupted: bool) -> Left:
@@ -145,7 +156,8 @@ def summarise(lines: list[Line]) -> Survival:
         outcomes[line.outcome] = outcomes.get(line.outcome, 0) + 1
     return Survival(
         evaluations=len(ended), judge_deaths=_deaths(lines), faults=outcomes.get(Outcome.FAULT.value, 0), honest=len(honest),
-        honest_refused=sum(line.outcome != Outcome.ACCEPTED.value for line in honest), outcomes=outcomes,
+        honest_refused=sum(line.outcome != Outcome.ACCEPTED.value for line in honest),
+        threats_accepted=sum(line.accepted_threat for line in ended), outcomes=outcomes,
         leaks={name: sum(call.leaks.get(name, 0) for call in calls) for name in LEAKS},
         rss_growth=max((call.rss_growth for call in calls), default=0), gpu_growth=max((call.gpu_growth for call in calls), default=0),
     )  # fmt: skip

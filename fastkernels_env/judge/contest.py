@@ -65,7 +65,8 @@ class Contest:
                 self.setup_us |= measured[-1].setup_us
             self._pass_checks(measured)
             self._check_floor()
-            self.speedup = speedup([m.samples for m in measured], scope.effort.plan(scope.kind).noise_floor)
+            plan = scope.effort.plan(scope.kind)
+            self.speedup = speedup([m.samples for m in measured], plan.noise_floor, plan.workload_floor)
             if scope.effort.trace and scope.kind == "cuda":
                 self.own_kernel_share = self._trace(attempts.session, kernels)
         except Tampering as evidence:

@@ -14,8 +14,9 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         rounds: Rounds, if time allows.
         least: Rounds below which no time limit stops the measurement.
         seconds: Budget of one workload's rounds.
-        noise_floor: Relative difference between two processes that run the same code, which no sampling inside them sees (measured with
-            `bench aa`, see docs/measurements).
+        noise_floor: Relative difference between two processes that run the same code, the same on every workload, which no sampling
+            inside them sees (measured with `bench aa`, see docs/measurements).
+        workload_floor: The same for what is different on every workload, so that a sum over workloads has less of it.
         caches: The K calls of a block touch this many times the last-level cache.
         fresh_seconds: Time per block for entries that are drawn anew and compared with their oracle; of a dear one chance decides.
         sealed_seconds: Budget of one workload's sealed calls.
@@ -26,6 +27,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     least: int
     seconds: float
     noise_floor: float
+    workload_floor: float = 0.0
     caches: float = 2.0
     fresh_seconds: float = 0.004
     sealed_seconds: float = 0.2
@@ -64,11 +66,11 @@ class Effort(NamedTuple):
 EFFORTS = {
     "full": Effort(
         4, True, True, Plan(rounds=10, least=6, seconds=0.8, noise_floor=0.03),
-        Plan(rounds=20, least=6, seconds=0.6, sealed_seconds=0.15, placements=2, noise_floor=0.012), True,
+        Plan(rounds=30, least=6, seconds=0.9, sealed_seconds=0.15, placements=2, noise_floor=0.006, workload_floor=0.0104), True,
     ),
     "quick": Effort(
         2, False, False, Plan(rounds=5, least=3, seconds=0.3, caches=1.0, sealed_seconds=0.15, noise_floor=0.08),
-        Plan(rounds=10, least=5, seconds=0.4, sealed_seconds=0.1, noise_floor=0.012), False,
+        Plan(rounds=10, least=5, seconds=0.4, sealed_seconds=0.1, noise_floor=0.006, workload_floor=0.0104), False,
     ),
 }
 """``full`` is what scores are reported with; ``quick`` gives an early, noisier answer."""

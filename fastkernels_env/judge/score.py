@@ -25,6 +25,7 @@ class Samples(NamedTuple):
         candidate: One sample per round.
         baselines: By baseline, one sample per round; those that are not the best may have fewer.
         doubtful: Part of each of the candidate's samples of which it is not known whether it is noise.
+        placements: How many of the rounds, in order, were measured in each place of memory; empty if there was one place.
     """
 
     workload: str
@@ -32,6 +33,7 @@ class Samples(NamedTuple):
     candidate: Sequence[float]
     baselines: dict[str, Sequence[float]]
     doubtful: float = 0.0
+    placements: tuple[int, ...] = ()
 
 
 def best_baseline(baselines: dict[str, Sequence[float]]) -> str:
@@ -41,27 +43,35 @@ def best_baseline(baselines: dict[str, Sequence[float]]) -> str:
     return min(full, key=lambda name: float(np.median(baselines[name])))
 
 
-def speedup(samples: Sequence[Samples], noise_floor: float, seed: int = 0) -> Speedup:
+def ratios(samples: Samples) -> list[np.ndarray]:
+    """Time of the best baseline over the candidate's, by place of memory and round."""
+    all_of_them = np.asarray(samples.baselines[best_baseline(samples.baselines)]) / np.asarray(samples.candidate)
+    return np.split(all_of_them, np.cumsum(samples.placements)[:-1])
+
+
+def speedup(samples: Sequence[Samples], noise_floor: float, workload_floor: float = 0.0, seed: int = 0) -> Speedup:
     """Baseline time over candidate time, both summed over workloads with their counts.
 
     Per workload the best baseline counts. Its time is the candidate's median times the median ratio of the two within a round: a host
     that is slower for a while is so for both. The interval is a percentile bootstrap over rounds (candidate and baseline of one round
-    stay together), then widened by `noise_floor`: differences between processes that no number of rounds inside them can see. Its upper
-    end leaves out what is doubtful of the candidate's times: the slower time scores, and is not claimed to be true.
+    stay together), then widened by differences between processes that no number of rounds inside them can see: some are the same on
+    all workloads, some differ from one to the next and partly cancel. Its upper end leaves out what is doubtful of the candidate's times:
+    the slower time scores, and is not claimed to be true.
 
     Args:
         samples: At least one workload with at least one round and one baseline.
         noise_floor: Relative half-width added in quadrature.
+        workload_floor: Relative half-width per workload; those of all workloads are added in quadrature, each by its share of the time.
         seed: Of the bootstrap.
     """
-    slower = _speedup(samples, noise_floor, seed)
+    slower = _speedup(samples, noise_floor, workload_floor, seed)
     if not any(s.doubtful for s in samples):
         return slower
     certain = [s._replace(candidate=[us - s.doubtful for us in s.candidate]) for s in samples]
-    return msgspec.structs.replace(slower, high=max(slower.high, _speedup(certain, noise_floor, seed).high))
+    return msgspec.structs.replace(slower, high=max(slower.high, _speedup(certain, noise_floor, workload_floor, seed).high))
 
 
-def _speedup(samples: Sequence[Samples], noise_floor: float, seed: int) -> Speedup:
+def _speedup(samples: Sequence[Samples], noise_floor: float, workload_floor: float, seed: int) -> Speedup:
     rng = np.random.default_rng(seed)
     counts = np.array([max(s.weight, 1) for s in samples], dtype=float)
     pairs = [(np.asarray(s.candidate), np.asarray(s.baselines[best_baseline(s.baselines)])) for s in samples]
@@ -73,8 +83,10 @@ def _speedup(samples: Sequence[Samples], noise_floor: float, seed: int) -> Speed
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(resampled, [tail, 1 - tail])
     widen = small_sample_factor(min(len(cand) for cand, _ in pairs))
-    below = np.hypot(np.log(total / low) * widen, noise_floor)
-    above = np.hypot(np.log(high / total) * widen, noise_floor)
+    shares = counts * times * ratios / np.dot(counts, times * ratios)
+    floor = np.hypot(noise_floor, workload_floor * np.linalg.norm(shares))
+    below = np.hypot(np.log(total / low) * widen, floor)
+    above = np.hypot(np.log(high / total) * widen, floor)
     worst = int(ratios.argmin())
     return Speedup(
         estimate=float(total), low=float(total * np.exp(-below)), high=float(total * np.exp(above)),

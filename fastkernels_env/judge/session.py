@@ -59,6 +59,7 @@ class WorkerSession:
 
     Attributes:
         pid: The worker's process id.
+        helpers: Processes of the fork server's own, when this worker was started.
         scratch: Its private folder.
     """
 
@@ -66,6 +67,7 @@ class WorkerSession:
         self, host: WorkerHost, worker: int, spawned: Spawned, channel: Channel, clock: Clock, log: int, scratch: Path, trusted: bool
     ) -> None:
         self.pid, self.scratch = spawned.pid, scratch
+        self.helpers = spawned.helpers
         self._top, self._trusted = spawned.top, trusted
         self._stopped: list[int] = []
         self._host, self._worker, self._channel, self._clock, self._log = host, worker, channel, clock, log

@@ -145,6 +145,7 @@ class _Seen(NamedTuple):
     sealing: Sealing
     clocks: dict[str, float]
     eager_us: tuple[float, float] | None
+    placements: tuple[int, ...]
 
 
 def _contest(profiler: Profiler, arenas: list[Arena], candidate: Entrant, contestants: dict[str, Contestant]) -> _Seen:
@@ -153,9 +154,11 @@ def _contest(profiler: Profiler, arenas: list[Arena], candidate: Entrant, contes
     The rounds are repeated in other memory while there are arenas. No baseline gets one that the candidate had: it might still write to it.
     """
     samples: dict[str, list[float]] = {}
+    placements = []
     for own, shared in itertools.pairwise(arenas):
         sides = _open(profiler, own, shared, candidate, contestants)
         profiler.measure(sides)
+        placements.append(len(sides[0].samples_us))
         for side in sides:
             samples.setdefault(side.name, []).extend(side.samples_us)
     for side in sides:
@@ -164,7 +167,7 @@ def _contest(profiler: Profiler, arenas: list[Arena], candidate: Entrant, contes
     best = next(side for side in others if side.name == best_baseline({side.name: side.samples_us for side in others}))
     sealing = seal(profiler, first, best)
     eager = (profiler.eager(first), profiler.eager(best)) if profiler.device.graph else None
-    return _Seen(sides, best, sealing, profiler.clocks, eager)
+    return _Seen(sides, best, sealing, profiler.clocks, eager, tuple(placements))
 
 
 def _open(profiler: Profiler, own: Arena, shared: Arena, candidate: Entrant, contestants: dict[str, Contestant]) -> list[Side]:
@@ -200,7 +203,8 @@ def _summarise(judge: Judge, workload: Workload, cost: Cost, seen: _Seen) -> Mea
     (candidate, *others), sealing = seen.sides, seen.sealing
     baselines = {side.name: side.samples_us for side in others}
     times = scored_us(candidate.samples_us, seen.best.samples_us, sealing)
-    samples = Samples(workload.name, workload.count, times, dict(baselines), 0.0 if sealing.resolved else sealing.added_us)
+    doubtful = 0.0 if sealing.resolved else sealing.added_us
+    samples = Samples(workload.name, workload.count, times, dict(baselines), doubtful, seen.placements)
     median = float(np.median(times))
     published = judge.device.published_peaks()
     timing = Timing(

@@ -68,7 +68,7 @@ class Turns:
             self._since = None
 
     def _used(self) -> float:
-        return self._strays.seconds([session.pid for session in self._trusted])
+        return self._strays.seconds([*(session.pid for session in self._trusted), *self._judged.helpers])
 
 
 @contextlib.contextmanager

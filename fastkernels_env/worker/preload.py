@@ -7,6 +7,7 @@ fork would then be of no use. For a GPU that is not taken on trust: a process of
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import functools
 import gc
 import importlib
@@ -42,6 +43,11 @@ class Preload:
         self._left = list(pieces(device))
         if device == "cuda":
             living[_PROBE] = _start_probe()
+
+    @property
+    def trial(self) -> int | None:
+        """Process that tries the imports; None if there is none, or none any more."""
+        return self._living.get(_PROBE)
 
     def step(self) -> float | None:
         """Import one piece, if that is proved to do no harm; seconds until there is more to do, None if never."""
@@ -144,8 +150,8 @@ def _try_cuda() -> int:
 def _careful(device: str) -> Iterator[None]:
     """Import without looking for garbage, which imports do not make, and without what would spoil forked workers.
 
-    A question to the CUDA runtime takes CUDA away from them: NVML answers it instead. Triton, once imported, no longer takes up its
-    interpreter, which is all that a CPU's workers want of it.
+    A question to the CUDA runtime takes CUDA away from them: NVML answers it instead, and is shut down again. Triton, once imported,
+    no longer takes up its interpreter, which is all that a CPU's workers want of it.
     """
     before = os.environ.get(_NVML)
     os.environ[_NVML] = "1"
@@ -162,3 +168,13 @@ def _careful(device: str) -> Iterator[None]:
         del os.environ[_NVML]
         if before is not None:
             os.environ[_NVML] = before
+        if device == "cuda":
+            _shut_nvml()
+
+
+def _shut_nvml() -> None:
+    """End NVML in this process: a worker would believe it ready, but it has closed the descriptors, and then counts no devices."""
+    with contextlib.suppress(OSError):
+        library = ctypes.CDLL("libnvidia-ml.so.1")
+        while library.nvmlShutdown() == 0:
+            pass

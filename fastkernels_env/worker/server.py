@@ -108,12 +108,17 @@ class _Server:
         if request.trusted:
             pid = self._fork_trusted(request, kept, log)
             self._trusted[request.worker] = pid
-            return Spawned(pid, pid)
+            return Spawned(pid, pid, helpers=self._helpers())
         cuda = request.device == "cuda"
         policy = running.Policy(request.scratch, self._roots, self._limits, cuda, self._meter.read if self._meter else None)
         tree = confine.start(policy, lambda: run_child(request, kept), set(kept), log)
         self._confined[request.worker] = tree
-        return Spawned(tree.worker, tree.top, tree.report.missing)
+        return Spawned(tree.worker, tree.top, tree.report.missing, self._helpers())
+
+    def _helpers(self) -> tuple[int, ...]:
+        meter = () if self._meter is None else (self._meter.pid,)
+        trial = self._preload.trial if self._preload is not None else None
+        return meter if trial is None else (*meter, trial)
 
     def _fork_trusted(self, request: Spawn, kept: list[int], log: int) -> int:
         pid = os.fork()

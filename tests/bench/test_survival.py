@@ -16,8 +16,8 @@ from fastkernels_env.bench.survival import Began, Ended, Left, read_lines, run_s
 from fastkernels_env.bench.traces import LEAKS, look
 
 
-def ended(number, outcome="wrong", honest=False):
-    return Ended(number=number, fixture="one", honest=honest, outcome=outcome, decided_by="smoke", rss_bytes=1)
+def ended(number, outcome="wrong", honest=False, **others):
+    return Ended(number=number, fixture="one", honest=honest, outcome=outcome, decided_by="smoke", rss_bytes=1, **others)
 
 
 def left(interrupted=False, **leaks):
@@ -40,10 +40,11 @@ def test_a_quiet_run_is_good():
         [began(0)],
         [began(0), ended(0), began(1), began(1), ended(1), left()],
         [began(0), ended(0, "wrong", True), left()],
+        [began(0), ended(0, "accepted", accepted_threat=True), left()],
         [began(0), ended(0), left(processes=1)],
         [began(0), ended(0), left(folders=2), began(1), ended(1), left()],
     ],
-    ids=["died", "died and went on", "refused honest work", "left a process", "an earlier call left folders"],
+    ids=["died", "died and went on", "refused honest work", "accepted a threat", "left a process", "an earlier call left folders"],
 )
 def test_what_must_not_be_is_not_good(lines):
     assert not summarise(lines).good

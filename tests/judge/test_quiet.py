@@ -21,6 +21,8 @@ SPIN = "import os\nos.fork()\nwhile True: pass"
 class Work:
     """A process that keeps two busy, with what `Turns` asks of a session."""
 
+    helpers = ()
+
     def __init__(self):
         self.process = subprocess.Popen([sys.executable, "-c", SPIN], start_new_session=True)
         self.pid = self.process.pid
@@ -84,6 +86,11 @@ def test_who_is_stopped_uses_no_time(judged, trusted):
 def test_who_goes_on_is_seen(escaped, trusted):
     with pytest.raises(NotQuiet, match="processor time"):
         turn(escaped, trusted)
+
+
+def test_helpers_of_the_fork_server_may_go_on(escaped, trusted):
+    escaped.helpers = (escaped.pid,)
+    turn(escaped, trusted)
 
 
 def test_everyone_goes_on_afterwards(judged, trusted):
