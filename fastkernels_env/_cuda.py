@@ -106,6 +106,10 @@ class Row:
         finally:
             driver.cuGraphDestroy(whole)
 
+    def upload(self, stream: int) -> None:
+        """Get it ready to start, without running it."""
+        checked(driver.cuGraphUpload(self._graph, stream))
+
     def launch(self, stream: int) -> None:
         """Start it on a stream of the current context."""
         checked(driver.cuGraphLaunch(self._graph, stream))

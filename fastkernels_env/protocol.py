@@ -98,6 +98,8 @@ class Arm(msgspec.Struct, frozen=True, tag=True):
 
     sequences: list[list[int]]
     graph: bool
+    unseen: int = 0
+    """So many of the last sequences do not run until the clock says so."""
 
 
 class Clock(msgspec.Struct, frozen=True, tag=True):

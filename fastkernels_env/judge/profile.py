@@ -164,9 +164,9 @@ class Profiler:
     def arm(self, side: Side, graph: bool | None = None) -> None:
         """Make the sequences of blocks ready for the clock; as graphs where the side has them, unless `graph` says otherwise."""
         slots, count = self.sets.geometry.slots, 2 * side.calls
-        side.torn = torn.tear(count, self.secret)
-        sequences = [list(range(side.calls)), list(range(count)), [slots], [slots + 1], side.torn]
-        mode = side.session.arm(sequences, side.graph if graph is None else graph, BLOCK_SECONDS)
+        torn.draw(self, side)
+        sequences = [list(range(side.calls)), list(range(count)), [slots], [slots + 1], *side.torn]
+        mode = side.session.arm(sequences, side.graph if graph is None else graph, BLOCK_SECONDS, unseen=len(side.torn))
         side.mode = mode if graph is None else side.mode
 
     def arm_single(self, side: Side, slots: int) -> None:

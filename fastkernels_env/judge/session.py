@@ -110,16 +110,17 @@ class WorkerSession:
         """Run calls once and synchronise."""
         return self._request(Run(list(calls)), seconds)
 
-    def arm(self, sequences: list[list[int]], graph: bool, seconds: float) -> str:
+    def arm(self, sequences: list[list[int]], graph: bool, seconds: float, unseen: int = 0) -> str:
         """Prepare sequences for the clock; ``graph``, ``eager``, or ``eager: why not graph``.
 
-        What must be captured is captured before the worker hears of the sequences.
+        What must be captured is captured before the worker hears of the sequences. The device runs the last `unseen` of them only when
+        they are clocked.
         """
         mode = "graph" if graph else "eager"
         if graph:
             calls = sorted({call for sequence in sequences for call in sequence})
             mode = self._request(Capture(calls), seconds).detail
-        armed = self._request(Arm(sequences, mode == "graph"), seconds).detail
+        armed = self._request(Arm(sequences, mode == "graph", unseen), seconds).detail
         return armed if mode in ("graph", "eager") else mode
 
     def trace(self, calls: Sequence[int], seconds: float) -> dict[str, float]:

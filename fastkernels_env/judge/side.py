@@ -22,7 +22,7 @@ OUTCLASSED = 1.5
 MOST_CONSTANT = 0.5
 """Largest share of the shortest block that can be its constant part."""
 SHORT, LONG, WAKE, LONE, TORN = range(5)
-"""Armed sequences of a side that is timed in blocks; the last one is a beginning of the long one with calls left out."""
+"""Armed sequences of a side that is timed in blocks; from the last number on they are beginnings of the long one with calls left out."""
 
 Written = tuple[slice, dict[str, torch.Tensor]]
 """Slots, and private copies of their outputs by name."""
@@ -41,8 +41,10 @@ class Side:
         self.mode = ""
         self.calls = ring.sets.geometry.calls
         self.replans = self.graph = False
-        self.torn: list[int] = []
-        """Slots of the calls that the torn sequence makes."""
+        self.torn: list[list[int]] = []
+        """Slots of the calls that each torn sequence makes."""
+        self.tried = 0
+        """How many torn blocks ran since it was armed."""
         self.fixed: Arrangement | None = None
         """What the ring of a planning baseline always holds."""
         self.answers = answers

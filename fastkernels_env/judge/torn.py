@@ -2,7 +2,8 @@
 
 Where blocks are graphs, every call is captured on its own before anything says which ones follow each other. Work that one call does for
 another is missing from a torn block, or done where nobody asked for it. They come after the blocks that warm up and, by chance, between
-rounds, and are not counted. Whether a side's blocks are graphs is its worker's word, so that every judged side has them.
+rounds, and are not counted. Code on the device can remember which calls a row lacked: so there are several rows, and none of them runs
+before its turn. Whether a side's blocks are graphs is its worker's word, so that every judged side has them.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 SHARE = 0.125
 """How often one follows a round."""
+ROWS = 4
+"""Torn rows of a side: about as many as there are torn blocks in one place of memory."""
 _LEFT_OUT = 4
 """One of so many calls is left out."""
 
@@ -30,6 +33,12 @@ def tear(count: int, secret: torch.Generator) -> list[int]:
     return [call for call in range(cut) if call not in out]
 
 
+def draw(profiler: Profiler, side: Side) -> None:
+    """Draw the torn rows of a side that is about to be armed: one, if it is armed before every block, none if it is not judged."""
+    number = 0 if side.answers is None or not profiler.device.tears else 1 if side.replans else ROWS
+    side.torn, side.tried = [tear(2 * side.calls, profiler.secret) for _ in range(number)], 0
+
+
 def check(profiler: Profiler, side: Side) -> None:
     """Run a torn block of a side that is judged: what was called must be right, and nothing else written.
 
@@ -37,17 +46,19 @@ def check(profiler: Profiler, side: Side) -> None:
         TimedFailure: One call had done the work of another.
         SideError: The worker raised, died or hung.
     """
-    if not profiler.device.tears or side.answers is None:
+    if side.answers is None or not side.torn:
         return
     count = 2 * side.calls
     profiler.turns.give(side.session)
     with blamed(side):
         profiler.rearrange(count, 0.0)
         profiler.load(side, count, 0)
-        _, [(block, outputs), spare] = profiler.clocked(side, (WAKE, LONE, TORN), count)
+        row = side.tried % len(side.torn)
+        side.tried += 1
+        _, [(block, outputs), spare] = profiler.clocked(side, (WAKE, LONE, TORN + row), count)
     profiler.refill(side, count, 0)  # what lies there if nothing is called
     called = torch.zeros(count, dtype=torch.bool)
-    called[side.torn] = True
+    called[side.torn[row]] = True
     called = called.to(profiler.device.torch_device)
     for name, copies in outputs.items():
         if not bool((same_bits(copies, side.ring.buffers(name, block)) | called).all()):

@@ -52,16 +52,19 @@ class Graphs:
         graph.capture_end()
         return graph
 
-    def rows(self, sequences: Sequence[Sequence[int]]) -> list[Callable[[], None]]:
-        """A launch for each row of captured calls, on the current stream; every row has run once when this returns.
+    def rows(self, sequences: Sequence[Sequence[int]], unseen: int) -> list[Callable[[], None]]:
+        """A launch for each row of captured calls, on the current stream; all but the last `unseen` have run once when this returns.
 
         It captures nothing: a submission that could put its capture off until here would see the rows.
         """
         from .. import _cuda
 
         rows = [_cuda.Row([self._calls[call].raw_cuda_graph() for call in sequence]) for sequence in sequences]
-        for row in rows:
-            _launch(row)
+        stream, seen = torch.cuda.current_stream().cuda_stream, len(rows) - unseen
+        for row in rows[:seen]:
+            row.launch(stream)
+        for row in rows[seen:]:
+            row.upload(stream)
         torch.cuda.synchronize()
         return [functools.partial(_launch, row) for row in rows]
 

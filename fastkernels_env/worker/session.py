@@ -211,7 +211,7 @@ class Session:
         self.armed = []
         if request.graph:
             try:
-                self.armed = self.graphs.rows(request.sequences)
+                self.armed = self.graphs.rows(request.sequences, request.unseen)
                 return "graph"
             except Exception as error:
                 self.armed = [self._eager(sequence) for sequence in request.sequences]
