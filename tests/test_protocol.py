@@ -62,6 +62,7 @@ SCALARS = {
     "str": st.text(max_size=30), "int": st.integers(-(2**40), 2**40), "bool": st.booleans(),
     "float": st.floats(allow_nan=False), "tuple[str, ...]": st.lists(st.text(max_size=8), max_size=4).map(tuple),
     "list[int]": st.lists(st.integers(0, 2**31), max_size=8),
+    "tuple[int, ...]": st.lists(st.integers(0, 2**31), max_size=4).map(tuple),
     "list[list[int]]": st.lists(st.lists(st.integers(0, 600), max_size=8), max_size=3),
     "dict[str, str]": st.dictionaries(st.text(max_size=8), st.text(max_size=8), max_size=4),
     "dict[str, float]": st.dictionaries(st.text(max_size=8), st.floats(allow_nan=False), max_size=4),
