@@ -3,7 +3,9 @@
 The acceptance rule (all must hold):
 
 * non-finite positions are exactly the oracle's;
-* at least 99 % of elements satisfy ``|a - e| <= atol + rtol * |e|`` and none is past 10 gates;
+* at least 99 % of elements satisfy ``|a - e| <= atol + rtol * |e|`` and none is past 10 gates; where production is known to err by a share
+  *baseline* of the values, the gate is no narrower than three times that share of the row's root mean square (four roundings at most):
+  rounding of intermediate results is as large for an element that cancels as for its neighbours;
 * the relative RMS error ``||a - e|| / ||e||`` is at most ``max(2 x rounding, 2 x baseline, floor)``, where *rounding* is the error of
   the oracle itself rounded to the output's dtype (but no less than is usual, unless it is none: a few large elements that happen to be
   near a number of the dtype say nothing about the others), *baseline* the error of a production implementation on the same inputs,
@@ -25,6 +27,10 @@ from .parts import WHOLE, Parts, Worst
 
 SHARE_INSIDE = 0.99
 MAX_GATES = 10.0
+SPREAD = 3.0
+"""Gate of an element in standard deviations of production's error: 99.7 % of a normal distribution."""
+MOST_ROUNDINGS = 4.0
+"""So many roundings of intermediate results widen the gate of an element at most."""
 FAR_RMS = 0.1
 """Relative RMS error from which on no rounding explains it."""
 _USUAL_ROUNDING = math.sqrt(math.log(2) / 18)
@@ -108,10 +114,12 @@ def compare(
     rows = actual.reshape(-1, width) if actual.numel() else actual.reshape(0, max(width, 1))
     truth = expected.reshape(rows.shape)
     sums = _Sums(Parts(rows.shape[0], width, groups or {}))
+    usual = _USUAL_ROUNDING * torch.finfo(actual.dtype).eps
+    of_row = SPREAD * min(baseline_rms, MOST_ROUNDINGS * usual)
     step = max(1, _CHUNK[actual.device.type] // max(width, 1))
     for first in range(0, rows.shape[0], step):
-        _add(sums, rows[first : first + step], truth[first : first + step], gate)
-    return _verdict(sums, _USUAL_ROUNDING * torch.finfo(actual.dtype).eps, floor, baseline_rms)
+        _add(sums, rows[first : first + step], truth[first : first + step], gate, of_row)
+    return _verdict(sums, usual, floor, baseline_rms)
 
 
 def _compare_exactly(actual: torch.Tensor, expected: torch.Tensor) -> Comparison:
@@ -120,7 +128,7 @@ def _compare_exactly(actual: torch.Tensor, expected: torch.Tensor) -> Comparison
     return Comparison(wrong == 0, actual.numel(), share, math.inf if wrong else 0.0, share, 0.0, WHOLE, 0)
 
 
-def _add(sums: _Sums, actual: torch.Tensor, expected: torch.Tensor, gate: Gate) -> None:
+def _add(sums: _Sums, actual: torch.Tensor, expected: torch.Tensor, gate: Gate, of_row: float) -> None:
     a, e = actual.double(), expected.double()
     rounded = e.to(actual.dtype).to(torch.float64, copy=True)
     error = a - e
@@ -130,7 +138,10 @@ def _add(sums: _Sums, actual: torch.Tensor, expected: torch.Tensor, gate: Gate) 
         same = (a == rounded) | (torch.isnan(a) & torch.isnan(rounded))
         sums.nonfinite += int((~finite & ~same).sum())
         error, e, rounded = (torch.where(finite, values, torch.zeros_like(values)) for values in (error, e, rounded))
-    gates = error.abs().div_(e.abs().mul_(gate.rtol).add_(gate.atol))
+    tolerance = e.abs().mul_(gate.rtol).add_(gate.atol)
+    if of_row:
+        tolerance = tolerance.maximum(e.square().mean(-1, keepdim=True).sqrt_().mul_(of_row))
+    gates = error.abs().div_(tolerance)
     if not gate.atol:
         gates.nan_to_num_(0.0, math.inf)  # no error where none is allowed
     sums.elements += a.numel()

@@ -200,6 +200,31 @@ def test_an_overflow_does_not_hide_other_errors():
     assert not judged(actual, expected).ok
 
 
+@settings(max_examples=60)
+@given(st.integers(0, 999), st.integers(1, 8), st.sampled_from([512, 2048]))
+def test_rounding_of_intermediate_results_passes_where_production_rounds_them(seed, rows, width):
+    """Experts' outputs rounded before they are summed: an element that cancels errs as much as its neighbours."""
+    parts = truth(2 * rows, width, seed).reshape(2, rows, width)
+    expected = parts.sum(0)
+    rounded = [part.to(torch.bfloat16).double() * (1 + 2**-8 * truth(rows, width, seed + which)) for which, part in enumerate(parts)]
+    production = (rounded[0] + rounded[1]).to(torch.bfloat16)
+    known = judged(production, expected).rms
+    result = judged(production, expected, baseline_rms=known)
+    assert result.worst_gates <= 10
+    assert result.outside <= 0.01 + 4 / (rows * width)
+    assert result.outside <= judged(production, expected).outside
+
+
+@pytest.mark.parametrize("wrong", ["element", "row"])
+def test_a_known_error_excuses_nothing_else(wrong):
+    expected = truth(64, 512)
+    noisy = (expected * (1 + 2e-3 * truth(64, 512, 1))).to(torch.bfloat16)
+    known = judged(noisy, expected).rms
+    assert judged(noisy, expected, baseline_rms=known).ok
+    noisy[3, 7 : 8 if wrong == "element" else 512] *= -1
+    assert not judged(noisy, expected, baseline_rms=known).ok
+
+
 def test_the_limit_follows_an_honest_baseline_but_not_past_the_gates():
     expected = truth(200, 96)
     noisy = (expected * 1.004).to(torch.bfloat16)
