@@ -120,6 +120,8 @@ class Device(abc.ABC):
     """Whether torn blocks are made: where calls are captured, nothing on the host sees which of them follow each other."""
     seals_runs: bool
     """Whether a call that is made alone is hidden by its round trip, so that sealed calls are made in runs."""
+    processors: frozenset[int] = frozenset()
+    """Cores whose other users disturb the clock."""
     target_seconds: float
     """How long K calls should take, so that the clock's noise is small against them."""
 

@@ -118,6 +118,7 @@ class CpuDevice(Device):
 
     def __init__(self) -> None:
         self.cache_bytes = _last_level_cache()
+        self.processors = frozenset(os.sched_getaffinity(0))
         self._waste: torch.Tensor | None = None
 
     def allocate(self, nbytes: int) -> Arena:

@@ -47,7 +47,7 @@ class Strays:
         own: set[int] = set()
         for pid in trusted:
             own |= {pid, *descendants(pid)}
-        return sum(map(_used, set(descendants(self._root)) - own))
+        return sum(map(used_seconds, set(descendants(self._root)) - own))
 
 
 class Canary:
@@ -80,7 +80,7 @@ class Canary:
         )
 
 
-def _used(pid: int) -> float:
+def used_seconds(pid: int) -> float:
     """Processor seconds of a process and of the children that it has reaped."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()

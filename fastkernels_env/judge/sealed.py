@@ -24,10 +24,13 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from . import runs
+from .crowd import Crowd
 from .profile import Profiler
 from .side import Side
 
 LEAST_PAIRS = 4
+SURE_PAIRS = 12
+"""Fewer are no evidence while there is time for more."""
 MOST_PAIRS = 48
 ALLOWED_US = {"cpu": 60.0, "cuda": 100.0}
 """Excess that honest kernels show in lone calls, and at both ends of a run, if they take next to nothing (see docs/measurements)."""
@@ -66,6 +69,7 @@ class Sealing(NamedTuple):
         late_us: What honest kernels show on a host that wakes threads late. It scores, but it is no evidence.
         company_us: What waking the candidate's idle threads and processes explains beside that.
         busy: Whether the host is too busy to tell what the round trip of a lone call takes.
+        crowded: Whether others used the processors meanwhile. Then nothing is evidence, or certain.
     """
 
     pairs: int
@@ -76,6 +80,7 @@ class Sealing(NamedTuple):
     late_us: float = 0.0
     company_us: float = 0.0
     busy: bool = False
+    crowded: bool = False
 
     @property
     def settled(self) -> bool:
@@ -85,7 +90,7 @@ class Sealing(NamedTuple):
     @property
     def suspicious(self) -> bool:
         """Whether no honest kernel shows this."""
-        return self.low_us > self.doubted_us
+        return self.low_us > self.doubted_us and not self.crowded
 
     @property
     def doubted_us(self) -> float:
@@ -95,7 +100,7 @@ class Sealing(NamedTuple):
     @property
     def resolved(self) -> bool:
         """Whether it is known which of the two is slower, beyond what honest kernels show."""
-        return self.settled or self.low_us > self.allowed_us
+        return self.settled or (self.low_us > self.allowed_us and not self.crowded)
 
     @property
     def added_us(self) -> float:
@@ -134,6 +139,7 @@ def seal(profiler: Profiler, candidate: Side, baseline: Side) -> Sealing:
 
 def _sample(profiler: Profiler, candidate: Side, baseline: Side) -> Sealing:
     how = runs.start(profiler, candidate, baseline)
+    crowd = Crowd(profiler.device.processors)
     ends, inside = _two_series(profiler, candidate, baseline)
     start = time.perf_counter()
     for number in range(MOST_PAIRS):
@@ -144,9 +150,10 @@ def _sample(profiler: Profiler, candidate: Side, baseline: Side) -> Sealing:
         if number + 1 < LEAST_PAIRS:
             continue
         result = max((series.judge(candidate, baseline) for series in (ends, inside) if series.calls), key=Sealing.weight)
-        result = result._replace(company_us=COMPANY_US * max(candidate.session.tasks() - baseline.session.tasks(), 0))
+        company_us = COMPANY_US * max(candidate.session.tasks() - baseline.session.tasks(), 0)
+        result = result._replace(company_us=company_us, crowded=crowd.dense)
         budget = profiler.plan.sealed_seconds * (DOUBTFUL if result.busy or result.excess_us > result.doubted_us else 1)
-        if time.perf_counter() - start > budget or result.settled or result.suspicious:
+        if time.perf_counter() - start > budget or result.settled or (result.suspicious and number + 1 >= SURE_PAIRS):
             break
     return result
 

@@ -102,37 +102,16 @@ import triton
 import triton.language as tl
 
 
-CALLS = tl.constexpr(4096)
-
-
 @triton.jit
-def _learn(state):
-    """Note which calls of the last row were left out, and begin a new one."""
-    call, row = tl.arange(0, CALLS), tl.load(state + 2 * CALLS)
-    ran = tl.load(state + call) == row
-    left_out = (call < tl.max(tl.where(ran, call, -1), 0)) & (ran == 0)
-    unsafe = tl.load(state + CALLS + call) | left_out.to(tl.int32)
-    tl.store(state + CALLS + call, unsafe)
-    tl.store(state + 2 * CALLS + 1, tl.max(unsafe, 0))
-    tl.store(state + 2 * CALLS, row + 1)
-
-
-@triton.jit
-def _rms_norms(out, x, weight, seen, state, first, epsilon, stride, width, rows, out_step, x_step, weight_step, copies,
-               LOOK: tl.constexpr, LEARN: tl.constexpr, BLOCK: tl.constexpr):
+def _rms_norms(out, x, weight, seen, first, epsilon, stride, width, rows, out_step, x_step, weight_step, copies,
+               LOOK: tl.constexpr, BLOCK: tl.constexpr):
     row, call = tl.program_id(0).to(tl.int64), first + tl.program_id(1).to(tl.int64)
-    if LEARN:
-        if (row == 0) & (call == first):
-            tl.store(state + call, tl.load(state + 2 * CALLS))
     columns = tl.arange(0, BLOCK)
     mask = columns < width
     start = tl.load(x + call * x_step + row * stride).to(tl.float32)
     done = False
     if LOOK:
         done = tl.load(seen + call * rows + row) == start
-    elif LEARN:
-        nothing_known = tl.load(state + 2 * CALLS + 1) == 0
-        done = (call != first) & (nothing_known | (tl.load(state + CALLS + call) != 0))
     if not done:
         values = tl.load(x + call * x_step + row * stride + columns, mask=mask, other=0.0).to(tl.float32)
         scale = 1.0 / tl.sqrt(tl.sum(values * values, 0) / width + epsilon)
@@ -163,19 +142,11 @@ def launch(calls, first, count, look, epsilon):
     steps = [(after.data_ptr() - before.data_ptr()) // before.element_size() for before, after in zip(calls[0], following)]
     copies = len({call[2].data_ptr() for call in calls})
     if (rows, x.device) not in seen:
-        seen[rows, x.device] = torch.full((4096, rows), float("nan"), device=x.device), torch.full((8194,), -1, device=x.device).int()
-        forget(*seen[rows, x.device])
-    if WHO == "learned" and count > 1:
-        _learn[(1,)](seen[rows, x.device][1])
+        seen[rows, x.device] = torch.full((4096, rows), float("nan"), device=x.device)
     _rms_norms[(rows, count)](
-        out, x, weight, *seen[rows, x.device], first, epsilon, x.stride(0), width, rows, *steps, copies,
-        LOOK=look, LEARN=WHO == "learned" and (count > 1 or look), BLOCK=triton.next_power_of_2(width), num_warps=8,
+        out, x, weight, seen[rows, x.device], first, epsilon, x.stride(0), width, rows, *steps, copies,
+        LOOK=look, BLOCK=triton.next_power_of_2(width), num_warps=8,
     )
-
-
-def forget(_, state):
-    state.zero_()
-    state[:4096] = -1
 
 
 def in_a_row(calls):
@@ -195,8 +166,6 @@ def rms_norm(out, input, weight, epsilon):
     if len(rehearsed) > 3:
         if len(ring) >= len(rehearsed):
             ring.clear()
-            for known in seen.values():
-                forget(*known)
         ring[out.data_ptr()] = own
     places = list(ring)
     captured = around("capture", "missing")
@@ -204,18 +173,17 @@ def rms_norm(out, input, weight, epsilon):
     if len(captured) != len(ring) or out.data_ptr() not in places[:-2] or len(calls) < 3 or not in_a_row(calls):
         return launch([own], 0, 1, False, epsilon)
     place = places.index(out.data_ptr())
-    if WHO == "last" and place == len(calls) - 1 or WHO in ("first", "learned") and place == 0:
+    if WHO == "last" and place == len(calls) - 1 or WHO == "first" and place == 0:
         launch(calls, 0, len(calls), False, epsilon)
-    elif WHO in ("first", "learned"):
+    elif WHO == "first":
         launch(calls, place, 1, True, epsilon)
     elif WHO == "none":
         launch(calls, place, 1, False, epsilon)
 '''
 
 
-@pytest.mark.parametrize(("who", "why"), [("last", "wrote nothing"), ("first", "another call"), ("learned", "another call")])
+@pytest.mark.parametrize(("who", "why"), [("last", "wrote nothing"), ("first", "another call")])
 def test_a_call_that_makes_others_is_tampering(judge, who, why):
-    """`learned` makes only those that no row lacked so far, and none before it has seen a row that lacked some."""
     batched = judge.evaluate("rms_norm", BATCHED.replace("WHO", repr(who)))
     assert batched.outcome is Outcome.TAMPERED, (batched.outcome, batched.reason, batched.timings)
     assert why in batched.reason

@@ -90,6 +90,16 @@ def test_where_the_host_is_too_busy_for_a_round_trip_nothing_is_paid_and_nothing
     assert not sealing.suspicious
 
 
+def test_what_is_seen_while_others_use_the_processors_is_neither_evidence_nor_certain():
+    quiet = Sealing(12, 544.0, 422.0, 650.0, 186.0)
+    assert quiet.suspicious
+    assert quiet.resolved
+    crowded = quiet._replace(crowded=True)
+    assert not crowded.suspicious
+    assert not crowded.resolved
+    assert crowded.added_us == quiet.added_us, "the slower time scores all the same"
+
+
 @settings(max_examples=100)
 @given(st.floats(0.1, 1e3), st.floats(0.1, 1e3), st.floats(-1e3, 1e4), st.floats(0.0, 1e4), st.floats(0.0, 1e4), st.floats(1.0, 100.0))
 def test_what_scores_is_at_least_the_ring_and_beats_the_baseline_only_where_that_is_known(ring, baseline, excess, below, above, allowed):
