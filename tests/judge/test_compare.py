@@ -206,7 +206,7 @@ def test_rounding_of_intermediate_results_passes_where_production_rounds_them(se
     """Experts' outputs rounded before they are summed: an element that cancels errs as much as its neighbours."""
     parts = truth(2 * rows, width, seed).reshape(2, rows, width)
     expected = parts.sum(0)
-    rounded = [part.to(torch.bfloat16).double() * (1 + 2**-8 * truth(rows, width, seed + which)) for which, part in enumerate(parts)]
+    rounded = [part.to(torch.bfloat16).double() * (1 + 2**-9 * truth(rows, width, seed + which)) for which, part in enumerate(parts)]
     production = (rounded[0] + rounded[1]).to(torch.bfloat16)
     known = judged(production, expected).rms
     result = judged(production, expected, baseline_rms=known)
