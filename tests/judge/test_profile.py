@@ -288,13 +288,14 @@ def sealed(request, evaluator, monkeypatch):
 @pytest.mark.parametrize("name", SEALS)
 def test_calls_that_only_a_row_makes_fast_are_tampering_or_at_least_not_paid(name, evaluator, tiny, sealed):
     evaluation = evaluator.evaluate("tiny_scale", sealed(textwrap.dedent(HEAD) + textwrap.dedent(SEALS[name])))
-    if evaluation.outcome is Outcome.ACCEPTED:  # the host is too busy for an accusation, or for the trick
-        timing = evaluation.timings[0]
-        assert timing.sealed_added_us > 0 or timing.candidate_us > 0.5e6 * DEAR
-    else:
-        assert evaluation.outcome is Outcome.TAMPERED, evaluation.reason
+    if evaluation.outcome is Outcome.TAMPERED:
         assert evaluation.check("sealed_calls").status is Status.FAILED, evaluation.checks
         assert evaluation.speedup is None
+        return
+    # The host is too busy for an accusation, or for the trick: what the first one remembers is wrong besides.
+    assert evaluation.outcome is Outcome.ACCEPTED or evaluation.check("perturbation").status is Status.FAILED, evaluation.reason
+    timing = evaluation.timings[0]
+    assert timing.sealed_added_us > 0 or timing.candidate_us > 0.5e6 * DEAR
 
 
 @pytest.mark.parametrize("body", ["dear(*args)", "honest(*args)"])
