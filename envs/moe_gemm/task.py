@@ -23,7 +23,7 @@ class MoeGemm(Task):
     """Grouped GEMM over rows that are sorted by expert and padded to blocks."""
 
     entry = "moe_gemm"
-    version = 2
+    version = 3
     summary = "Multiply every routed row by the weight matrix of its expert, with rows sorted by expert and padded to blocks."
     semantics = (
         "C has one row for each pair of a token and one of its experts, R rows in all: C[r, n] = sum over k of "
