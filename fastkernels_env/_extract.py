@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from ._syntax import parse_module
 from .types import Language
 
 EXTRAS = {"plan": "plan", "prepared": "prepare"}
@@ -83,7 +84,7 @@ def _parse(code: str) -> ast.Module | None:
     with _PARSING, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            return ast.parse(code)
+            return parse_module(code)
         except (SyntaxError, ValueError, RecursionError, MemoryError):
             return None
 

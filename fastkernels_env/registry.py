@@ -15,6 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
+from ._syntax import parse_module
 from .task import Arg, Input, Task, TaskError
 
 _PACKAGE = f"{__package__}.envs"
@@ -93,7 +94,7 @@ def read_outline(name: str) -> Outline | None:
     """
     path = (_find(name) or Path()) / "task.py"
     try:
-        body = ast.parse(path.read_text()).body
+        body = parse_module(path.read_text()).body
         found = [_outline(node) for node in body if isinstance(node, ast.ClassDef)]
     except (OSError, SyntaxError, ValueError, RecursionError):
         return None

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from ._syntax import parse_expression
+
 if TYPE_CHECKING:
     from .task import Workload
 
@@ -108,7 +110,7 @@ def evaluate_size(expression: str | int, sizes: Mapping[str, int]) -> int:
     if isinstance(expression, int):
         return expression
     try:
-        return value(ast.parse(expression, mode="eval").body)
+        return value(parse_expression(expression))
     except (SyntaxError, ValueError, ZeroDivisionError, RecursionError) as error:
         raise TaskError(f"cannot evaluate {expression!r} with sizes {dict(sizes)}: {type(error).__name__}: {error}") from error
 

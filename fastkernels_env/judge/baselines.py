@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple
 
 import torch
 
+from .._syntax import parse_module
 from ..device import Device
 from ..protocol import Load
 from ..task import Baseline, Task
@@ -40,7 +41,7 @@ class Contestant(NamedTuple):
 def load_request(task: Task, baseline: Baseline) -> Load:
     """What a worker needs to load a baseline."""
     path = task.folder / "baselines" / baseline.file
-    functions = {node.name for node in ast.parse(path.read_text()).body if isinstance(node, ast.FunctionDef)}
+    functions = {node.name for node in parse_module(path.read_text()).body if isinstance(node, ast.FunctionDef)}
     return Load(
         str(path), "python", task.entry, tuple(arg.name for arg in task.signature), tuple(arg.role.value for arg in task.signature),
         "prepare" in functions, "plan" in functions, compile=baseline.compile,

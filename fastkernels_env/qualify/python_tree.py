@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
+from .._syntax import parse_module
+
 _LAUNCH = {"num_warps", "num_stages", "num_ctas"}
 
 
@@ -25,7 +27,7 @@ class Tree:
         for line in source.split("\n"):
             self._starts.append(self._starts[-1] + len(line) + 1)
         self._lines = source.split("\n")
-        self._root = ast.parse(source)
+        self._root = parse_module(source)
         speed = set(map(id, _launch_options(self._root)))
         self.nodes = [node for node in ast.walk(self._root) if id(node) not in speed]
 
