@@ -74,15 +74,16 @@ class MoeGemm(Task):
         return {**sizes, "R": rows, "M": rows if sizes["down"] else sizes["T"], "EM": capacity}
 
     def hidden_workloads(self, device: str, rng: random.Random, count: int) -> list[Workload]:
-        """As every task's, with the routed weight where the public shape has none, and the other way round; the first one is full.
+        """As every task's, with the routed weight where the public shape has none, and the other way round; the second one is full.
 
         The public float32 shapes have none: in bf16 alone, a weight that is read in half precision would not show. Where it is full, every
         expert has one row and every slot up to the capacity is in use, so that no kernel can count on blocks to spare.
         """
         drawn = super().hidden_workloads(device, rng, count)
-        sizes = {**drawn[0].sizes, **self.variants[device][-1]}
-        sizes["T"] = sizes["E"] // sizes["k"]
-        drawn[0] = msgspec.structs.replace(drawn[0], sizes=sizes, params={**drawn[0].params, "even": 1})
+        if count > 1:  # the first one has sizes at the edges, which are needed too
+            sizes = {**drawn[1].sizes, **self.variants[device][-1]}
+            sizes["T"] = sizes["E"] // sizes["k"]
+            drawn[1] = msgspec.structs.replace(drawn[1], sizes=sizes, params={**drawn[1].params, "even": 1})
         flipped = [{**w.params, "mul_routed_weight": 1 - w.params.get("mul_routed_weight", 0)} for w in drawn]
         return [msgspec.structs.replace(w, params=params) for w, params in zip(drawn, flipped, strict=True)]
 
