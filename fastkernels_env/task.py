@@ -287,14 +287,25 @@ class Task(abc.ABC):
         """
         public = self.workloads(device)
         bases = [base for _ in range(0, count, len(public)) for base in rng.sample(public, len(public))]
-        return [self._hidden(device, rng, base, index) for index, base in enumerate(bases[:count])]
+        varied = self.place_variants(device, rng, count)
+        return [self._hidden(device, rng, base, index, varied.get(index, {})) for index, base in enumerate(bases[:count])]
 
-    def _hidden(self, device: str, rng: random.Random, base: Workload, index: int) -> Workload:
-        draw = _edge if index % 2 == 0 else _inside
-        sizes = {**base.sizes, **{symbol: draw(rng, low, high) for symbol, (low, high) in self.ragged[device].items()}}
+    def place_variants(self, device: str, rng: random.Random, count: int) -> dict[int, Mapping[str, int]]:
+        """Variants of hidden workloads by number: one of every two has one, no variant comes twice before all did.
+
+        Were each a matter of chance, a mask over columns would go unseen in one evaluation of eight.
+        """
         variants = self.variants.get(device, ())
-        if variants and rng.random() < 0.5:
-            sizes.update(variants[rng.randrange(len(variants))])
+        if not variants:
+            return {}
+        places = [first + rng.randrange(2) for first in range(0, count, 2)]
+        order = [variant for _ in range(0, len(places), len(variants)) for variant in rng.sample(variants, len(variants))]
+        return dict(zip(places, order, strict=False))
+
+    def _hidden(self, device: str, rng: random.Random, base: Workload, index: int, variant: Mapping[str, int]) -> Workload:
+        draw = _edge if index % 2 == 0 else _inside
+        ragged = {symbol: draw(rng, low, high) for symbol, (low, high) in self.ragged[device].items()}
+        sizes = {**base.sizes, **ragged, **variant}
         self._restride(sizes, base, rng)
         return msgspec.structs.replace(base, name=f"hidden-{index + 1}", sizes=sizes, count=0, smoke=False)
 

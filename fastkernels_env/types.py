@@ -122,7 +122,7 @@ class Timing(msgspec.Struct, frozen=True, kw_only=True):
     floor_us: float | None = None
     """Time under which a result is void: compulsory traffic and work over published peaks."""
     mode: str = "eager"
-    """``graph`` (CUDA graph replay) or ``eager`` (a loop of calls)."""
+    """``graph`` (CUDA graph replay) or ``eager`` (a loop of calls), followed by the reason where the device has graphs."""
     calls: int = 0
     """K: samples come from blocks of K and of 2K calls."""
     candidate_samples_us: list[float] = []

@@ -165,6 +165,18 @@ def test_every_variant_is_drawn(name, device):
         assert any(variant.items() <= w.sizes.items() for w in drawn), variant
 
 
+@pytest.mark.parametrize("name", task_folders())
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_every_evaluation_has_one_variant_and_a_full_one_has_two(name, device):
+    task = load_task(name)
+    for seed in range(50):
+        drawn = task.hidden_workloads(device, random.Random(seed), 5)
+        for verified, least in ((2, 1), (4, 2)):
+            sizes = [workload.sizes.items() for workload in drawn[:verified]]
+            found = [variant for variant in task.variants[device] if any(variant.items() <= drawn_sizes for drawn_sizes in sizes)]
+            assert len(found) >= least, (seed, found)
+
+
 @pytest.mark.parametrize("name", ["rms_norm", "rope"])
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_drawn_row_strides_hold_a_row_and_keep_the_alignment(name, device):

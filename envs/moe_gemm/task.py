@@ -73,6 +73,11 @@ class MoeGemm(Task):
         capacity = -(-(rows + sizes["E"] * (block - 1)) // block) * block
         return {**sizes, "R": rows, "M": rows if sizes["down"] else sizes["T"], "EM": capacity}
 
+    def place_variants(self, device: str, rng: random.Random, count: int) -> dict[int, Mapping[str, int]]:
+        """As every task's, with the last variant for the second workload, which is the full one; what was there moves to the first."""
+        placed = {0 if place == 1 else place: variant for place, variant in super().place_variants(device, rng, count).items()}
+        return {**placed, 1: self.variants[device][-1]}
+
     def hidden_workloads(self, device: str, rng: random.Random, count: int) -> list[Workload]:
         """As every task's, with the routed weight where the public shape has none, and the other way round; the second one is full.
 
@@ -81,8 +86,7 @@ class MoeGemm(Task):
         """
         drawn = super().hidden_workloads(device, rng, count)
         if count > 1:  # the first one has sizes at the edges, which are needed too
-            sizes = {**drawn[1].sizes, **self.variants[device][-1]}
-            sizes["T"] = sizes["E"] // sizes["k"]
+            sizes = {**drawn[1].sizes, "T": drawn[1].sizes["E"] // drawn[1].sizes["k"]}
             drawn[1] = msgspec.structs.replace(drawn[1], sizes=sizes, params={**drawn[1].params, "even": 1})
         flipped = [{**w.params, "mul_routed_weight": 1 - w.params.get("mul_routed_weight", 0)} for w in drawn]
         return [msgspec.structs.replace(w, params=params) for w, params in zip(drawn, flipped, strict=True)]

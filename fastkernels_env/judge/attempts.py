@@ -86,8 +86,9 @@ class Attempts:
         self, workload: Workload, contestants: dict[str, Contestant], sets: InputSets
     ) -> tuple[Measurement | None, Suspicion | None]:
         scope = self._scope
-        graph = not scope.checks.has("cuda_graph", Status.FAILED)  # what a capture leaves out, a replay does not do: that is no lie
-        entrant = Entrant("candidate", self.session, self._artifact.has_plan, verified=True, graph=graph)
+        # What a capture leaves out, a replay does not do: that is no lie.
+        no_graph = "the check cuda_graph failed" if scope.checks.has("cuda_graph", Status.FAILED) else ""
+        entrant = Entrant("candidate", self.session, self._artifact.has_plan, verified=True, no_graph=no_graph)
         seed, plan = derive_seed(scope.seed, "ring"), scope.effort.plan(scope.kind)
         try:
             try:

@@ -44,7 +44,7 @@ class Entrant(NamedTuple):
         has_plan: Whether `plan` must run again when metadata changes.
         verified: Whether its timed outputs are compared with the oracle.
         limits: As those of `Answers`.
-        graph: Whether its calls may be captured into graphs, where the device has them.
+        no_graph: Why its calls must not be captured into graphs, where the device has them; empty if they may.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Entrant(NamedTuple):
     has_plan: bool
     verified: bool
     limits: Mapping[str, float] = MappingProxyType({})
-    graph: bool = True
+    no_graph: str = ""
 
 
 class Measurement(NamedTuple):
@@ -106,7 +106,7 @@ def measure(
         _let_go([candidate.session, *(c.session for c in contestants.values())])
         for arena in arenas:
             arena.close()
-    return _summarise(judge, workload, sets.cost, seen)
+    return _summarise(judge, workload, sets.cost, seen, candidate.no_graph)
 
 
 def _replace(judge: Judge, task: Task, contestants: dict[str, Contestant], failure: SideError, failed: set[str]) -> None:
@@ -174,7 +174,7 @@ def _open(profiler: Profiler, own: Arena, shared: Arena, candidate: Entrant, con
     """Bind all workers to rings, the candidate's first; the baselines share one arena."""
     candidate.session.forget()
     opened = profiler.open_side(
-        candidate.name, candidate.session, own, verified=candidate.verified, replans=candidate.has_plan, graph=candidate.graph
+        candidate.name, candidate.session, own, verified=candidate.verified, replans=candidate.has_plan, graph=not candidate.no_graph
     )
     sides = [opened]
     for name, contestant in contestants.items():
@@ -199,7 +199,7 @@ def _no_baseline(judge: Judge, task: Task) -> JudgeFault:
     return kind(f"no baseline of task {task.folder.name!r} runs on this device: {why}")
 
 
-def _summarise(judge: Judge, workload: Workload, cost: Cost, seen: _Seen) -> Measurement:
+def _summarise(judge: Judge, workload: Workload, cost: Cost, seen: _Seen, no_graph: str) -> Measurement:
     (candidate, *others), sealing = seen.sides, seen.sealing
     baselines = {side.name: side.samples_us for side in others}
     times = scored_us(candidate.samples_us, seen.best.samples_us, sealing)
@@ -212,7 +212,8 @@ def _summarise(judge: Judge, workload: Workload, cost: Cost, seen: _Seen) -> Mea
         baselines={name: float(np.median(values)) for name, values in baselines.items()}, best_baseline=seen.best.name,
         speed_of_light=least_us(cost, workload.dtype, judge.peaks) / median if median > 0 else None,
         floor_us=FLOOR_SLACK * least_us(cost, workload.dtype, published) if published else None,
-        mode=candidate.mode, calls=candidate.calls, candidate_samples_us=times, baseline_samples_us=baselines,
+        mode=f"eager: {no_graph}" if no_graph and judge.device.graph else candidate.mode, calls=candidate.calls,
+        candidate_samples_us=times, baseline_samples_us=baselines,
         sealed_pairs=sealing.pairs, sealed_excess_us=sealing.excess_us, sealed_low_us=sealing.low_us, sealed_high_us=sealing.high_us,
         sealed_allowed_us=sealing.allowed_us, sealed_added_us=sealing.added_us,
         eager_us=seen.eager_us[0] if seen.eager_us else median,

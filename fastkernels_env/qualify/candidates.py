@@ -67,7 +67,7 @@ def candidates(task: Task, device: str, budget: int, seed: int) -> list[Candidat
         amount = budget // INTERPRETED_SHARE if device == "cpu" and name.endswith(".py") else budget
         for mutation in sample([m for m in enumerate_mutations(name, source) if m.needs in ("", device)], amount, seed):
             listed = equivalents.get(mutation.id)
-            found.append(_automatic(mutation, source, listed.reason if listed else ""))
+            found.append(_automatic(mutation, source, listed.reason if listed and device in listed.devices else ""))
     return found
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
@@ -15,13 +15,17 @@ if TYPE_CHECKING:
 
 
 class Equivalent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One mutation that no input can tell from its seed. ``before`` and ``after`` are the changed line, for the reader."""
+    """One mutation that no input can tell from its seed. ``before`` and ``after`` are the changed line, for the reader.
+
+    Some are equivalent on the shapes and dtypes of one kind of device alone; `devices` says on which.
+    """
 
     id: str
     seed: str
     before: str
     after: str
     reason: str
+    devices: tuple[Literal["cpu", "cuda"], ...] = ("cpu", "cuda")
 
 
 def load_equivalents(task: Task) -> dict[str, Equivalent]:

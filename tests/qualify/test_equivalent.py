@@ -2,6 +2,7 @@
 
 import pytest
 
+from fastkernels_env.qualify.candidates import candidates
 from fastkernels_env.qualify.equivalent import entry_text, load_equivalents
 from fastkernels_env.qualify.mutations import enumerate_mutations
 from fastkernels_env.registry import load_task, task_folders
@@ -35,6 +36,16 @@ def test_an_entry_is_found_by_its_id(folder):
     assert set(load_equivalents(task)) == {mutation.id}
 
 
+@pytest.mark.parametrize(("devices", "reason"), [('["cpu"]', "it is so"), ('["cuda"]', "")])
+def test_an_entry_for_one_kind_of_device_counts_there_alone(folder, devices, reason):
+    task = load_task("listed_scale")
+    source = task.seeds()["cpu.cpp"]
+    mutation = enumerate_mutations("cpu.cpp", source)[5]
+    entry = entry_text(mutation, source).replace('reason = ""', f'reason = "it is so"\ndevices = {devices}')
+    (folder / "equivalent.toml").write_text(entry)
+    assert [c.equivalent for c in candidates(task, "cpu", 4000, 0) if c.id == mutation.id] == [reason]
+
+
 @pytest.mark.parametrize(("text", "message"), [
     ("[[equivalent", "is no list of equivalent mutations"),
     ('[[equivalent]]\nid = "1"\n', "is no list of equivalent mutations"),
@@ -42,6 +53,7 @@ def test_an_entry_is_found_by_its_id(folder):
         '[[equivalent]]\nid = "1"\nseed = "cpu.cpp"\nbefore = "a"\nafter = "b"\nreason = "c"\n',
         "calls 1 of cpu.cpp equivalent, which is no",
     ),
+    ('[[equivalent]]\nid = "1"\nseed = "a"\nbefore = "a"\nafter = "b"\nreason = "c"\ndevices = ["gpu"]\n', "is no list of equivalent"),
     (
         '[[equivalent]]\nid = "1"\nseed = "none.cpp"\nbefore = "a"\nafter = "b"\nreason = "c"\n',
         "calls 1 of none.cpp equivalent, which is no",
