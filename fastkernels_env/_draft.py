@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import datetime
-import time
 import uuid
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from .checks import CheckList
+from .clock import now
 from .feedback import write_feedback
 from .journal import Entry
 from .judge.verdict import decided_by
@@ -33,7 +33,7 @@ class Draft:
         self.submission: Submission | None = None
         self.artifact: Artifact | None = None
         self.build_log = self.output = ""
-        self.start = time.perf_counter()
+        self.start = now()
         self.seconds: dict[str, float] = {}
         self.early: Build | None = None
         self.trial: Trial | None = None

@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import gc
 import sys
-import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ._draft import Draft
 from .build import Build, BuildError, BuildTimeout, has_nvcc
+from .clock import now
 from .device import DeviceError, MissingTool
 from .forkserver import ForkServer
 from .registry import read_outline
@@ -21,6 +21,7 @@ from .types import Language, Outcome, Stage, Submission
 if TYPE_CHECKING:
     from .judge.judge import Judge
     from .judge.trial import Trial
+    from .judge.turnstile import Turnstile
 
 
 class Pipeline:
@@ -29,10 +30,11 @@ class Pipeline:
     Args:
         device: ``cpu`` or ``cuda``.
         strict: Refuse a worker or a build that lacks a layer of containment.
+        turnstile: Lets the judge have the device alone; None where nobody shares it.
     """
 
-    def __init__(self, device: str, strict: bool) -> None:
-        self.device, self.strict = device, strict
+    def __init__(self, device: str, strict: bool, turnstile: Turnstile | None = None) -> None:
+        self.device, self.strict, self._turnstile = device, strict, turnstile
         self._judge: Judge | None = None
         self._server: ForkServer | None = None
 
@@ -45,7 +47,7 @@ class Pipeline:
         if self._judge is None:
             from .judge.judge import Judge
 
-            self._judge = Judge(self.device, self._server)
+            self._judge = Judge(self.device, self._server, self._turnstile)
             self._judge.host.strict = self.strict
             self._server = None
         return self._judge
@@ -111,8 +113,11 @@ class Pipeline:
             if foreign:
                 _refuse_cuda(draft, "it compiles for sm_90a")
                 return
+            alone, waited = judge.turnstile.seconds, judge.turnstile.waited
             with judge.device.judging():
                 self._try(draft, draft.trial, judge, task, submission)
+            draft.seconds["alone"] = judge.turnstile.seconds - alone
+            draft.seconds["waited"] = judge.turnstile.waited - waited
 
     def _build(self, draft: Draft, build: Build) -> bool:
         with _timed(draft.seconds, Stage.BUILD.value):
@@ -191,8 +196,8 @@ def no_collection() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
-    start = time.perf_counter()
+    start = now()
     try:
         yield
     finally:
-        seconds[name] = time.perf_counter() - start
+        seconds[name] = now() - start

@@ -12,10 +12,10 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 from .cache import cache_root
+from .clock import now
 from .device import DeviceError, MissingTool
 from .forkserver import settings, tool_environment
 from .sandbox import tree
@@ -57,7 +57,7 @@ class Build:
         self.folder.chmod(0o711)  # compilers run as another user and get to their own folder in it
         self.submission = submission
         self._process: subprocess.Popen[bytes] | None = None
-        self._start = time.monotonic()
+        self._start = now()
         self.seconds = 0.0
         suffix = {Language.PYTHON: "py", Language.CPP: "cpp", Language.CUDA: "cu"}[submission.language]
         self._source = self.folder / f"submission.{suffix}"
@@ -91,11 +91,11 @@ class Build:
         """
         if self._process is None:
             return self._check_python()
-        left = max(seconds - (time.monotonic() - self._start), 0.1)
+        left = max(seconds - (now() - self._start), 0.1)
         if not _ended_within(self._process.pid, left):
             raise BuildTimeout(f"the compiler did not finish within {seconds:.0f} s")
         self._process.wait()
-        self.seconds = time.monotonic() - self._start
+        self.seconds = now() - self._start
         said = (self.folder / "answer").read_text(errors="replace")
         try:
             answer = json.loads(said.strip().splitlines()[-1])
@@ -125,7 +125,7 @@ class Build:
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:  # the last two: nested too deeply
             line = f"line {error.lineno}: " if isinstance(error, SyntaxError) and error.lineno else ""
             raise BuildError(f"{line}{type(error).__name__}: {error}", str(error)) from None
-        self.seconds = time.monotonic() - self._start
+        self.seconds = now() - self._start
         return self._artifact(str(self._source), "")
 
     def _artifact(self, path: str, log: str) -> Artifact:
@@ -154,7 +154,11 @@ def _ended_within(pid: int, seconds: float) -> bool:
     """Wait for a child without the up to 50 ms between two looks that `subprocess` takes."""
     descriptor = os.pidfd_open(pid)
     try:
-        return bool(select.select([descriptor], [], [], seconds)[0])
+        deadline = now() + seconds
+        while not select.select([descriptor], [], [], max(deadline - now(), 0.0))[0]:
+            if now() >= deadline:
+                return False
+        return True
     finally:
         os.close(descriptor)
 

@@ -7,33 +7,32 @@ import contextlib
 import os
 import secrets
 import threading
-import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
+from ._batch import judge_batch
 from ._draft import Draft
 from ._pipeline import Pipeline, head_start, no_collection
+from ._pooled import Pooled
 from .build import probe_containment
+from .clock import now
 from .device import resolve
 from .journal import Entry, Journal
 from .log import append_record
+from .pool.pool import JudgePool, count_judges
 from .registry import load_task
 from .sandbox.layers import ContainmentError, merge, refusal
 from .task import Task, TaskError
-from .types import (
-    Context,
-    Evaluation,
-    Outcome,
-    Reward,
-    Stage,
-)
+from .types import Answer, Context, Evaluation, Item, Outcome, Progress, Reward, Stage
 
 if TYPE_CHECKING:
     from .judge.judge import Judge
+    from .judge.turnstile import Turnstile
 
 
 class Scorer(Protocol):
@@ -44,36 +43,43 @@ class Scorer(Protocol):
 
 
 class Evaluator:
-    """Judges submissions on one device, one at a time.
+    """Judges submissions on one device: one at a time in this process, or several at a time in judges of their own.
 
     Opening is cheap: processes start, and on CUDA a context is made, at the first evaluation (or `open`). Use as a context manager,
-    or call `close`.
+    or call `close`. Thread-safe.
 
     Args:
         device: ``auto``, ``cpu`` or ``cuda``.
         effort: ``full`` or ``quick``, unless a call says otherwise.
         log: JSONL file to which every evaluation is appended.
         strict: Refuse to run a submission where this host lacks a layer of containment. None: as ``FASTKERNELS_STRICT`` says (1 or 0).
+        judges: None: this process judges. A number: so many processes do, each an evaluation at a time, and while one of them measures
+            the others are stopped. ``auto``: as many as cores and memory allow.
+        turnstile: Lets the judge in this process have the device alone, if it shares it.
 
     Raises:
         DeviceError: The device is unknown or absent.
-        ValueError: Unknown effort.
+        ValueError: Unknown effort, or no number of judges.
     """
 
     def __init__(
-        self, device: str = "auto", *, effort: str = "full", log: str | Path | None = None, strict: bool | None = None
+        self, device: str = "auto", *, effort: str = "full", log: str | Path | None = None, strict: bool | None = None,
+        judges: int | str | None = None, turnstile: Turnstile | None = None,
     ) -> None:
-        if effort not in ("full", "quick"):
-            raise ValueError(f"expected effort 'full' or 'quick', got {effort!r}")
+        check_effort(effort)
         self.device = resolve(device)
         self.effort = effort
         self.log = Path(log) if log is not None else None
         self._journal = Journal(self.log) if self.log is not None else None
         self.strict = os.environ.get("FASTKERNELS_STRICT", "0") not in ("", "0") if strict is None else strict
         self._refusal: str | None = None if self.strict else ""
-        self._pipeline = Pipeline(self.device, self.strict)
+        self._pipeline = Pipeline(self.device, self.strict, turnstile)
+        self.judges = count_judges(judges, self.device)
+        """Processes that judge; 0: this one does."""
+        self._pool = JudgePool(self.device, self.judges, self.strict) if self.judges else None
         self._draft: Draft | None = None
         self._lock = threading.Lock()
+        self._thread: ThreadPoolExecutor | None = None
 
     @property
     def stage(self) -> Stage | None:
@@ -113,21 +119,83 @@ class Evaluator:
             ContainmentError: `strict`, and this host lacks a layer of containment.
             LogError: The record could not be appended; its message says where the record was saved instead.
         """
-        effort = effort or self.effort
-        if effort not in ("full", "quick"):
-            raise ValueError(f"expected effort 'full' or 'quick', got {effort!r}")
+        effort = check_effort(effort or self.effort)
+        seed = secrets.randbits(48) if seed is None else seed
+        entry = Entry(task=task, text=text, seed=seed, effort=effort, context=context or Context(), prompt_hash=prompt_hash)
+        if self._pool is not None:
+            return self._wait(self._submit(self._pool, entry, rewards or {}), entry, rewards or {})
         self._require_containment()
         with self._lock:
             self._pipeline.start_ahead()
-        seed = secrets.randbits(48) if seed is None else seed
         draft = Draft(self.device)
         with head_start(task, text, self.device, self.strict) as draft.early:
             with no_collection():
                 loaded = load_task(task)
-            entry = Entry(task=task, text=text, seed=seed, effort=effort, context=context or Context(), prompt_hash=prompt_hash)
             self._recover()
             with self._journal.hold(entry) if self._journal else contextlib.nullcontext():
                 return self._evaluate(draft, loaded, entry, rewards or {})
+
+    def submit(
+        self,
+        task: str,
+        text: str,
+        *,
+        seed: int | None = None,
+        effort: str | None = None,
+        context: Context | None = None,
+        prompt_hash: str = "",
+        rewards: Mapping[str, Scorer] | None = None,
+    ) -> Future[Evaluation]:
+        """Hand in one reply and go on; see `evaluate`, of which the future has the result or the error.
+
+        Cancelling the future takes the reply back. Where this process judges, one that is being judged is judged to its end.
+        """
+        effort = check_effort(effort or self.effort)
+        seed = secrets.randbits(48) if seed is None else seed
+        entry = Entry(task=task, text=text, seed=seed, effort=effort, context=context or Context(), prompt_hash=prompt_hash)
+        if self._pool is not None:
+            return self._submit(self._pool, entry, rewards or {})
+        if self._thread is None:
+            self._thread = ThreadPoolExecutor(1, thread_name_prefix="evaluator")
+        return self._thread.submit(
+            self.evaluate, task, text, seed=seed, effort=effort, context=context, prompt_hash=prompt_hash, rewards=rewards
+        )
+
+    def _submit(self, pool: JudgePool, entry: Entry, rewards: Mapping[str, Scorer]) -> Future[Evaluation]:
+        self._require_containment()
+        with no_collection():
+            loaded = load_task(entry.task)
+        self._recover()
+        held = contextlib.ExitStack()
+        if self._journal is not None:
+            held.enter_context(self._journal.hold(entry))
+
+        def finish(evaluation: Evaluation) -> Evaluation:
+            return self.finish(evaluation, rewards)
+
+        future = Pooled(pool, loaded, entry, canary_source(loaded, self.device), finish).future
+        future.add_done_callback(lambda _: held.close())
+        return future
+
+    def _wait(self, future: Future[Evaluation], entry: Entry, rewards: Mapping[str, Scorer]) -> Evaluation:
+        try:
+            return future.result()
+        except KeyboardInterrupt:
+            if future.cancel():
+                draft = Draft(self.device)
+                draft.end(Outcome.FAULT, "interrupted")
+                self.finish(draft.record(load_task(entry.task), entry), rewards)
+            raise
+
+    def finish(self, evaluation: Evaluation, rewards: Mapping[str, Scorer]) -> Evaluation:
+        """Score a record and log it."""
+        try:
+            scored = {name: scorer.score(evaluation) for name, scorer in rewards.items()}
+            evaluation = msgspec.structs.replace(evaluation, rewards=scored)
+        finally:  # a reward that raises costs no record
+            if self.log is not None:
+                append_record(self.log, evaluation)
+        return evaluation
 
     def _evaluate(self, draft: Draft, loaded: Task, entry: Entry, rewards: Mapping[str, Scorer]) -> Evaluation:
         interrupted: BaseException | None = None
@@ -141,14 +209,8 @@ class Evaluator:
                 self._pipeline.close()
             finally:
                 self._draft = None
-        draft.seconds["total"] = time.perf_counter() - draft.start
-        evaluation = draft.record(loaded, entry)
-        try:
-            scored = {name: scorer.score(evaluation) for name, scorer in rewards.items()}
-            evaluation = msgspec.structs.replace(evaluation, rewards=scored)
-        finally:  # a reward that raises costs no record
-            if self.log is not None:
-                append_record(self.log, evaluation)
+        draft.seconds["total"] = now() - draft.start
+        evaluation = self.finish(draft.record(loaded, entry), rewards)
         if interrupted is not None:
             raise interrupted
         return evaluation
@@ -165,9 +227,35 @@ class Evaluator:
         rewards: Mapping[str, Scorer] | None = None,
     ) -> Evaluation:
         """Judge one reply without blocking the event loop; see `evaluate`."""
-        return await asyncio.to_thread(
-            self.evaluate, task, text, seed=seed, effort=effort, context=context, prompt_hash=prompt_hash, rewards=rewards
-        )
+        return await asyncio.wrap_future(await asyncio.to_thread(
+            self.submit, task, text, seed=seed, effort=effort, context=context, prompt_hash=prompt_hash, rewards=rewards
+        ))
+
+    def evaluate_many(
+        self,
+        items: Iterable[Item] | AsyncIterable[Item],
+        *,
+        rewards: Mapping[str, Scorer] | None = None,
+        deadline: float | None = None,
+        ahead: int | None = None,
+        progress: Callable[[Progress], None] | None = None,
+    ) -> AsyncIterator[Answer]:
+        """Judge a batch; answers come in the order in which they are ready.
+
+        The same source for the same task, effort and seed is judged once; what repeats it has `Evaluation.duplicate_of`. Leaving the
+        iteration early takes back what is not judged yet.
+
+        Args:
+            items: Replies; no more of them are asked for than are being judged.
+            rewards: Rewards to compute and record, by name.
+            deadline: Seconds after which a reply that was handed to a judge is given up: a `fault`, since it has no verdict. None: never.
+            ahead: How many are judged or wait for a judge at a time; as many as there are judges if None.
+            progress: Called after every answer, and when an item is handed in.
+
+        Raises:
+            TaskError: An item names no task. What was handed in before it is answered first.
+        """
+        return judge_batch(self, items, rewards or {}, deadline, ahead or max(self.judges, 1), progress)
 
     def open(self) -> Judge:
         """Open the device now.
@@ -187,6 +275,11 @@ class Evaluator:
 
     def close(self) -> None:
         """End every worker. The evaluator opens again at the next evaluation."""
+        if self._pool is not None:
+            self._pool.close()
+        if self._thread is not None:
+            self._thread.shutdown(cancel_futures=True)
+            self._thread = None
         with self._lock:
             self._pipeline.close()
 
@@ -233,6 +326,17 @@ class Evaluator:
         probe = Draft(self.device)
         self._pipeline.run(probe, task, source, entry.seed, entry.effort)
         return probe.outcome in (Outcome.ACCEPTED, Outcome.UNMEASURED)
+
+
+def check_effort(effort: str) -> str:
+    """An effort's name, if it is one.
+
+    Raises:
+        ValueError: It is none.
+    """
+    if effort not in ("full", "quick"):
+        raise ValueError(f"expected effort 'full' or 'quick', got {effort!r}")
+    return effort
 
 
 def canary_source(task: Task, device: str) -> str | None:

@@ -105,7 +105,7 @@ def iter_log(path: Pathish, *, strict: bool = True) -> Iterator[Evaluation]:
                 if line.isspace():
                     continue
                 try:
-                    yield _decode(line)
+                    yield decode_record(line)
                 except _VersionError as error:
                     raise LogError(f"{path}: line {number} has {error}") from None
                 except (msgspec.MsgspecError, UnicodeDecodeError) as error:
@@ -120,11 +120,16 @@ def iter_log(path: Pathish, *, strict: bool = True) -> Iterator[Evaluation]:
         warnings.warn(f"{path}: skipped {skipped} torn or invalid line{'s' if skipped > 1 else ''}", stacklevel=2)
 
 
-class _VersionError(Exception):
+class _VersionError(msgspec.MsgspecError):
     """A line of another schema version."""
 
 
-def _decode(line: bytes) -> Evaluation:
+def decode_record(line: bytes) -> Evaluation:
+    """The evaluation of a line, as `encode_record` makes them.
+
+    Raises:
+        MsgspecError: It is none, or one of another schema version.
+    """
     version = msgspec.json.decode(line, type=_Header).schema_version
     if version > SCHEMA_VERSION:
         raise _VersionError(

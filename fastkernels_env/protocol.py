@@ -10,9 +10,10 @@ import array
 import os
 import socket
 import struct
-import time
 
 import msgspec
+
+from .clock import now
 
 MAX_REPLY = 1 << 20
 """Largest frame that the judge accepts from a worker."""
@@ -230,7 +231,7 @@ class Channel:
         Args:
             frame: What to send.
             fds: Descriptors that ride along.
-            deadline: `time.monotonic` time after which to give up: the other side may never read.
+            deadline: `clock.now` time after which to give up: the other side may never read.
 
         Raises:
             Closed: The other side is gone.
@@ -253,7 +254,7 @@ class Channel:
 
         Args:
             kind: Struct type or union to decode as.
-            deadline: `time.monotonic` time after which to give up.
+            deadline: `clock.now` time after which to give up.
 
         Raises:
             Closed: The other side is gone.
@@ -287,6 +288,10 @@ class Channel:
                 chunk, received, _, _ = socket.recv_fds(self.sock, min(count - len(data), 1 << 20), _MAX_FDS)
             except ConnectionResetError as error:
                 raise Closed("the other side closed the channel") from error
+            except TimeoutError:
+                if deadline is None or now() >= deadline:
+                    raise
+                continue  # this process was stopped meanwhile
             fds.extend(received)
             if len(fds) > _MAX_FDS:
                 raise ProtocolError(f"a frame came with more than {_MAX_FDS} descriptors")
@@ -296,7 +301,7 @@ class Channel:
         return bytes(data)
 
     def _limit_wait(self, deadline: float | None) -> None:
-        self.sock.settimeout(None if deadline is None else max(deadline - time.monotonic(), 1e-4))
+        self.sock.settimeout(None if deadline is None else max(deadline - now(), 1e-4))
 
     def close(self) -> None:
         """Close the socket."""

@@ -253,7 +253,10 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
     setup_us: dict[str, float] = {}
     """Time of `prepare` and `plan` per call, candidate and baselines."""
     seconds: dict[str, float] = {}
+    """By stage, and ``total``; ``alone``: with the device to itself, ``waited``: for it. Without moments in which others measured."""
     feedback: str = ""
+    duplicate_of: str = ""
+    """Id of the evaluation that this one repeats: the same source in the same batch was judged once."""
     text: str = ""
     """The reply as it came."""
     code: str = ""
@@ -272,6 +275,39 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
     def check(self, name: str) -> Check | None:
         """The check of that name, or None."""
         return next((check for check in self.checks if check.name == name), None)
+
+
+class Item(msgspec.Struct, frozen=True, kw_only=True):
+    """One reply of a batch: the arguments of `Evaluator.evaluate`."""
+
+    task: str
+    text: str
+    seed: int | None = None
+    effort: str | None = None
+    context: Context = Context()
+    prompt_hash: str = ""
+    deadline: float | None = None
+    """Seconds after which it is given up; None: as the batch says."""
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of an item of a batch."""
+
+    index: int
+    """Position of the item in its batch."""
+    item: Item
+    evaluation: Evaluation
+
+
+class Progress(msgspec.Struct, frozen=True, kw_only=True):
+    """How far a batch is."""
+
+    judging: int
+    """Items that were handed to a judge and have no answer yet."""
+    done: int
+    duplicates: int
+    """How many of them repeat another one's answer."""
+    outcomes: dict[str, int]
 
 
 def to_dict(record: msgspec.Struct) -> dict[str, Any]:

@@ -120,7 +120,8 @@ class Attempts:
 
     def _demand_quiet(self) -> None:
         try:
-            self._scope.judge.canary.check()
+            with self._scope.judge.turnstile.alone():
+                self._scope.judge.canary.check()
         except NotQuiet as busy:
             raise JudgeFault(f"the device is not quiet: {busy}, without any submission too") from None
 

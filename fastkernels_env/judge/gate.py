@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from ..checks import BY_NAME, CheckList
+from ..clock import now
 from ..types import Artifact, Evidence, Language
 from . import stack
 from .errors import StepFailed, WorkerDied, WorkerError, WorkerRaised
@@ -106,13 +106,13 @@ class Gate:
                 self._perform(name, functools.partial(self._swept, look))
 
     def _open(self) -> None:
-        start = time.perf_counter()
+        start = now()
         if self._rig is None:
             self._rig = Rig(self._scope, self._artifact)
         worker = self._ready.result() if self._ready else None
         self._ready = None
         self._rig.open(worker)
-        self.seconds["open"] = time.perf_counter() - start
+        self.seconds["open"] = now() - start
 
     def _inapplicable(self, name: str) -> str:
         """Why a check says nothing about this submission, or on this host; empty if it does."""
@@ -130,7 +130,7 @@ class Gate:
     def _perform(self, name: str, check: Callable[[Rig], Finding]) -> None:
         """Run one check; whatever becomes of the worker, the next one can run."""
         assert self._rig
-        start = time.perf_counter()
+        start = now()
         if self._rig.session is None:
             self._rig.open()
         try:
@@ -150,7 +150,7 @@ class Gate:
                 self._fail(name, seen.failure, seen.evidence)
             else:
                 self._checks.passed(name, seen.note)
-        self.seconds[name] = time.perf_counter() - start
+        self.seconds[name] = now() - start
 
     def _fail(self, name: str, what: str, evidence: Evidence) -> None:
         self._checks.failed(name, f"{what.rstrip('.')}: {_CONSEQUENCES[name]}", evidence)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import NamedTuple
 
 import torch
 
+from ..clock import now
 from ..device import Arena
 from ..task import Role, Task
 from ..types import Evidence
@@ -78,9 +78,9 @@ class Sweep:
         most = 4 + count // 4
         slots = self._place(0)
         before = self._compiled_files()
-        start = time.perf_counter()
+        start = now()
         told = self._rig.step("compiled", *range(count), seconds=2 * STEP_SECONDS)
-        self._call_seconds = (time.perf_counter() - start) / count
+        self._call_seconds = (now() - start) / count
         seen = self._compiled_files() - before
         for counts, evidence in ((seen, Evidence.JUDGED), (told, Evidence.REPORTED)):
             worst = max(counts, key=lambda name: counts[name], default="")

@@ -9,9 +9,9 @@ import shutil
 import socket
 import tempfile
 import threading
-import time
 from pathlib import Path
 
+from ..clock import now
 from ..device import Device
 from ..forkserver import ForkServer, worker_environment
 from ..protocol import MAX_REPLY, Channel, Closed, Ended, Kill, Refused, ServerReply, Spawn, Spawned
@@ -112,7 +112,7 @@ class WorkerHost:
                 raise JudgeFault("the fork server ended twice while a worker was asked for") from error
 
     def _exchange(self, request: Spawn | Kill, fds: tuple[int, ...]) -> Spawned | Refused | Ended:
-        deadline = time.monotonic() + _START_SECONDS
+        deadline = now() + _START_SECONDS
         self._server.control.send(request, fds, deadline)
         reply, _ = self._server.control.receive(ServerReply, deadline)
         assert isinstance(reply, Spawned | Refused | Ended)

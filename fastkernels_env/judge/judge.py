@@ -15,6 +15,7 @@ from ..versions import versions
 from .baselines import BaselinePool, Contestant
 from .host import WorkerHost
 from .quiet import Canary
+from .turnstile import Turnstile
 
 
 class Judge:
@@ -23,24 +24,28 @@ class Judge:
     Args:
         device: ``cpu`` or ``cuda``.
         server: A fork server that was started ahead; the judge ends it.
+        turnstile: Lets this judge have the device alone; None where nobody shares it.
 
     Raises:
         DeviceError: The device cannot be opened.
     """
 
-    def __init__(self, device: str, server: ForkServer | None = None) -> None:
+    def __init__(self, device: str, server: ForkServer | None = None, turnstile: Turnstile | None = None) -> None:
+        self.turnstile = turnstile or Turnstile()
         self.device = open_device(device)
         self.cache = HostCache(self.device.info(), versions())
         self.host = WorkerHost(self.device, self.cache.folder, server)
         self.baselines = BaselinePool(self.host, self.device)
-        self.canary = Canary(self.device)
+        with self.turnstile.alone():
+            self.canary = Canary(self.device)
         self._record = self.cache.load()
 
     @property
     def peaks(self) -> Peaks:
         """Measured rates of this host; measured now if no `warm` has done so."""
         if self._record is None:
-            self._record = HostRecord(device=self.device.info().name, peaks=self.device.measure_peaks())
+            with self.turnstile.alone():
+                self._record = HostRecord(device=self.device.info().name, peaks=self.device.measure_peaks())
             self.cache.save(self._record)
         return self._record.peaks
 

@@ -18,12 +18,12 @@ from __future__ import annotations
 import math
 import secrets
 import statistics
-import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
 
+from ..clock import now
 from ..device import Arena, Device
 from . import torn
 from .answers import Answers, TimedFailure
@@ -113,7 +113,8 @@ class Profiler:
         self.refill(side, geometry.slots, 0)
         side.setup_us = session.setup(range(geometry.entries), BLOCK_SECONDS)
         session.run([0], BLOCK_SECONDS)
-        side.calls = self._fitting(self._estimate(session, geometry.slots))
+        with self.turns.alone():
+            side.calls = self._fitting(self._estimate(session, geometry.slots))
         self._rehearse(side)
 
     def _rehearse(self, side: Side) -> None:
@@ -123,9 +124,9 @@ class Profiler:
             self.refill(side, count, 0)  # in-place operations have consumed their inputs
             side.session.run(self._slots(count), BLOCK_SECONDS)
         if side.answers is not None:
-            start = time.perf_counter()
+            start = now()
             self.check(side, [(part, side.ring.snapshot(part)) for part in side.ring.parts(count)])
-            each = (time.perf_counter() - start) / (count + 2)
+            each = (now() - start) / (count + 2)
             self._renewed = self._renewed or min(self.plan.fresh_seconds / max(each, 1e-6), side.calls / 2)
         self.arm(side)
 
@@ -146,14 +147,14 @@ class Profiler:
         """Seconds per call, roughly: the quicker of two, then a few if it is quick."""
         single = math.inf
         for slot in (1, 2):
-            start = time.perf_counter()
+            start = now()
             session.run([slot], BLOCK_SECONDS)
-            single = min(single, time.perf_counter() - start)
+            single = min(single, now() - start)
         if single > 0.02:
             return single
-        start = time.perf_counter()
+        start = now()
         session.run(range(min(slots, 64)), BLOCK_SECONDS)
-        return (time.perf_counter() - start) / min(slots, 64)
+        return (now() - start) / min(slots, 64)
 
     def _fitting(self, call_seconds: float) -> int:
         """K for a side whose calls take that long: that of the ring, or fewer, so that its blocks fit the budget."""
@@ -223,10 +224,10 @@ class Profiler:
         self._before = self.device.clocks()
         for side in sides:
             side.seconds = {SHORT: [], LONG: [], LONE: []}
-        start = time.perf_counter()
+        start = now()
         contest = sides
         for number in range(self.plan.rounds):
-            if number >= self.plan.least and time.perf_counter() - start > self.plan.seconds:
+            if number >= self.plan.least and now() - start > self.plan.seconds:
                 break
             if number == _OUTCLASSED_AFTER:
                 contest = [sides[0], *in_contention(sides[1:])]
@@ -297,8 +298,9 @@ class Profiler:
             TimedFailure: An output changed after "done".
         """
         positions = side.ring.secret_words(self._slots(count), self.secret)
-        self.device.settle()
-        times, words = side.session.time(sequences, BLOCK_SECONDS, lambda: side.ring.gather(positions))
+        with self.turns.alone():
+            self.device.settle()
+            times, words = side.session.time(sequences, BLOCK_SECONDS, lambda: side.ring.gather(positions))
         seen = [(part, side.ring.snapshot(part)) for part in side.ring.parts(count)]
         if not torch.equal(words, side.ring.gather(positions)):
             raise TimedFailure("outputs changed after the worker had said that it was done", tampered=True)

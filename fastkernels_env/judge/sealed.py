@@ -19,10 +19,10 @@ from __future__ import annotations
 
 import math
 import statistics
-import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from ..clock import now
 from . import runs
 from .crowd import Crowd
 from .profile import Profiler
@@ -131,17 +131,18 @@ def seal(profiler: Profiler, candidate: Side, baseline: Side) -> Sealing:
     """
     results = []
     for _ in range(ARMINGS if profiler.device.seals_runs else 1):
-        results.append(_sample(profiler, candidate, baseline))
+        how = runs.start(profiler, candidate, baseline)
+        with profiler.turns.alone():
+            results.append(_sample(profiler, how, candidate, baseline))
         if not results[-1].added_us:
             break
     return min(results, key=Sealing.weight)
 
 
-def _sample(profiler: Profiler, candidate: Side, baseline: Side) -> Sealing:
-    how = runs.start(profiler, candidate, baseline)
+def _sample(profiler: Profiler, how: runs.Sealer, candidate: Side, baseline: Side) -> Sealing:
     crowd = Crowd(profiler.device.processors)
     ends, inside = _two_series(profiler, candidate, baseline)
-    start = time.perf_counter()
+    start = now()
     for number in range(MOST_PAIRS):
         for side in (candidate, baseline) if number % 2 == 0 else (baseline, candidate):
             times = how.time(side, number)
@@ -153,7 +154,7 @@ def _sample(profiler: Profiler, candidate: Side, baseline: Side) -> Sealing:
         company_us = COMPANY_US * max(candidate.session.tasks() - baseline.session.tasks(), 0)
         result = result._replace(company_us=company_us, crowded=crowd.dense)
         budget = profiler.plan.sealed_seconds * (DOUBTFUL if result.busy or result.excess_us > result.doubted_us else 1)
-        if time.perf_counter() - start > budget or result.settled or (result.suspicious and number + 1 >= SURE_PAIRS):
+        if now() - start > budget or result.settled or (result.suspicious and number + 1 >= SURE_PAIRS):
             break
     return result
 

@@ -6,13 +6,13 @@ import itertools
 import os
 import select
 import signal
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
+from ..clock import now
 from ..device import Arena, Clock
 from ..device.base import ClockLost, ClockTimeout
 from ..protocol import (
@@ -184,9 +184,9 @@ class WorkerSession:
         except ClockTimeout:
             raise self._timeout(f"the timed block did not finish within {seconds:.0f} s") from None
         except ClockLost:
-            self._receive(time.monotonic() + 1.0, seconds)
+            self._receive(now() + 1.0, seconds)
             raise self._death() from None
-        self._receive(time.monotonic() + seconds, seconds)
+        self._receive(now() + seconds, seconds)
         return elapsed, words
 
     def pause(self) -> None:
@@ -232,14 +232,14 @@ class WorkerSession:
 
     def _request(self, request: Request, seconds: float, fds: tuple[int, ...] = ()) -> Done:
         self._send(request, seconds, fds)
-        return self._receive(time.monotonic() + seconds, seconds, isinstance(request, Watch | Changes | Register | Step))
+        return self._receive(now() + seconds, seconds, isinstance(request, Watch | Changes | Register | Step))
 
     def _send(self, request: Request, seconds: float, fds: tuple[int, ...] = ()) -> None:
         if self._ended is not None:
             raise self._death()
         self.resume()
         try:
-            self._channel.send(request, fds, time.monotonic() + seconds)
+            self._channel.send(request, fds, now() + seconds)
         except Closed:
             raise self._death() from None
         except TimeoutError:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from ..checks import CheckList
+from ..clock import now
 from ..device import Arena
 from ..task import Task
 from ..types import Artifact, Regime, Stage
@@ -80,11 +80,11 @@ class Trial:
     def timed(self, stage: Stage) -> Iterator[None]:
         """Account wall time to a stage."""
         self.stage = stage
-        start = time.perf_counter()
+        start = now()
         try:
             yield
         finally:
-            self.seconds[stage.value] = self.seconds.get(stage.value, 0.0) + time.perf_counter() - start
+            self.seconds[stage.value] = self.seconds.get(stage.value, 0.0) + now() - start
 
     def draw_ahead(self) -> None:
         """Draw what `run` needs first, while the submission is still being built.

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 from .quiet import IDLE_SECONDS, Canary, NotQuiet, Strays
+from .turnstile import Turnstile
 
 if TYPE_CHECKING:
     from .session import WorkerSession
@@ -19,13 +21,18 @@ class Turns:
         judged: The submission's worker.
         trusted: Workers of baselines, also of those that take no part.
         canary: Says whether the device is quiet.
+        turnstile: Keeps other evaluations off the device.
     """
 
-    def __init__(self, judged: WorkerSession, trusted: Sequence[WorkerSession], canary: Canary) -> None:
-        self._judged, self._trusted, self._canary = judged, list(trusted), canary
+    def __init__(self, judged: WorkerSession, trusted: Sequence[WorkerSession], canary: Canary, turnstile: Turnstile) -> None:
+        self._judged, self._trusted, self._canary, self._turnstile = judged, list(trusted), canary, turnstile
         self._strays = Strays(judged.pid)
         self._since: float | None = None
         self._idle_seconds = 0.0
+
+    def alone(self) -> AbstractContextManager[None]:
+        """Have the device without other evaluations; whatever is timed is timed so."""
+        return self._turnstile.alone()
 
     def give(self, session: WorkerSession) -> None:
         """Stop all others. The worker itself goes on with the next request to it, or at once if it was not stopped."""
@@ -45,7 +52,8 @@ class Turns:
         """
         for session in (self._judged, *self._trusted):
             session.pause()
-        self._canary.check()
+        with self.alone():
+            self._canary.check()
 
     def settle(self) -> None:
         """The measurement is over.
@@ -72,9 +80,11 @@ class Turns:
 
 
 @contextlib.contextmanager
-def taking_turns(judged: WorkerSession, trusted: Sequence[WorkerSession], canary: Canary) -> Iterator[Turns]:
+def taking_turns(
+    judged: WorkerSession, trusted: Sequence[WorkerSession], canary: Canary, turnstile: Turnstile | None = None
+) -> Iterator[Turns]:
     """Turns that end however the measurement ends."""
-    turns = Turns(judged, trusted, canary)
+    turns = Turns(judged, trusted, canary, turnstile or Turnstile())
     try:
         yield turns
     finally:

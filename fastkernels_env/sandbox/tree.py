@@ -9,7 +9,8 @@ import time
 from collections.abc import Sequence
 
 _STOPPED = frozenset("TtZX")
-_MOMENT = 0.05
+_LOOKS = 500
+"""About 50 ms."""
 
 
 def descendants(pid: int) -> list[int]:
@@ -68,14 +69,33 @@ def stop(pid: int) -> list[int]:
     of a driver's call stops at its end; it is not waited for longer than a moment.
     """
     stopped: set[int] = set()
-    deadline = time.monotonic() + _MOMENT
     while fresh := [process for process in (pid, *descendants(pid)) if process not in stopped]:
-        for process in fresh:
-            _signal(process, signal.SIGSTOP)
+        _halt(fresh)
         stopped.update(fresh)
-        while not all(map(_has_stopped, fresh)) and time.monotonic() < deadline:
-            time.sleep(2e-5)  # it may be waiting for the core that this thread is on
     return sorted(stopped)
+
+
+def freeze(pid: int) -> list[int]:
+    """As `stop`, for a process that stops and resumes others itself: what it has stopped is left to it, and is not in the answer."""
+    frozen, known = _halt([pid]), {pid}
+    while fresh := [process for process in descendants(pid) if process not in known]:
+        frozen += _halt(fresh)
+        known.update(fresh)
+    return frozen
+
+
+def _halt(processes: Sequence[int]) -> list[int]:
+    """Stop these processes; which of them were running."""
+    running = [process for process in processes if not _has_stopped(process)]
+    left = running
+    for _ in range(_LOOKS):  # not until a deadline, which could pass while this process is frozen itself
+        for process in left:  # each time: whoever froze this process meanwhile may have let them go on
+            _signal(process, signal.SIGSTOP)
+        left = [process for process in left if not _has_stopped(process)]
+        if not left:
+            break
+        time.sleep(2e-5)  # it may be waiting for the core that this thread is on
+    return running
 
 
 def resume(processes: Sequence[int], first: int) -> None:

@@ -1,0 +1,149 @@
+"""Batches: many replies in, answers out in the order in which they are ready."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import uuid
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from ._draft import Draft
+from .journal import Entry
+from .registry import load_task
+from .submission import RejectedError, extract
+from .task import TaskError
+from .types import Answer, Evaluation, Item, Outcome, Progress
+
+if TYPE_CHECKING:
+    from .evaluator import Evaluator, Scorer
+
+_Key = tuple[object, ...]
+
+
+async def judge_batch(
+    evaluator: Evaluator, items: Iterable[Item] | AsyncIterable[Item], rewards: Mapping[str, Scorer], deadline: float | None, ahead: int,
+    progress: Callable[[Progress], None] | None,
+) -> AsyncIterator[Answer]:
+    """See `Evaluator.evaluate_many`."""
+    batch = _Batch(evaluator, rewards, deadline, progress)
+    source, index, broken = _each(items), 0, None
+    running: set[asyncio.Task[Answer]] = set()
+    try:
+        more = True
+        while more or running:
+            while more and broken is None and len(running) < ahead:
+                try:
+                    item = await anext(source)
+                except StopAsyncIteration:
+                    more = False
+                    break
+                try:
+                    await asyncio.to_thread(load_task, item.task)
+                except TaskError as error:
+                    more, broken = False, error
+                    break
+                running.add(asyncio.create_task(batch.judge(index, item)))
+                index += 1
+            if not running:
+                break
+            ready, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+            for task in ready:
+                yield task.result()
+        if broken is not None:
+            raise broken
+    finally:
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
+
+async def _each(items: Iterable[Item] | AsyncIterable[Item]) -> AsyncIterator[Item]:
+    if isinstance(items, AsyncIterable):
+        async for item in items:
+            yield item
+    else:
+        for item in items:
+            yield item
+
+
+class _Batch:
+    """What the items of a batch share."""
+
+    def __init__(
+        self, evaluator: Evaluator, rewards: Mapping[str, Scorer], deadline: float | None, progress: Callable[[Progress], None] | None
+    ) -> None:
+        self._evaluator, self._rewards, self._deadline, self._progress = evaluator, rewards, deadline, progress
+        self._first: dict[_Key, asyncio.Future[Evaluation]] = {}
+        self._judging = self._done = self._duplicates = 0
+        self._outcomes: dict[str, int] = {}
+
+    async def judge(self, index: int, item: Item) -> Answer:
+        """The answer to one item, which may be that to an earlier one."""
+        self._judging += 1
+        self._tell()
+        key = await asyncio.to_thread(self._key, item)
+        known = self._first.get(key)
+        if known is None:
+            known = self._first[key] = asyncio.get_running_loop().create_future()
+            known.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody else may ask
+            try:
+                evaluation = await self._evaluate(item)
+            except BaseException as error:
+                del self._first[key]  # what repeats it is judged after all
+                known.set_exception(error if isinstance(error, Exception) else asyncio.CancelledError())
+                raise
+            known.set_result(evaluation)
+        else:
+            try:
+                evaluation = await asyncio.to_thread(self._repeat, item, await asyncio.shield(known))
+            except Exception:
+                self._judging -= 1
+                return await self.judge(index, item)
+            self._duplicates += 1
+        self._judging, self._done = self._judging - 1, self._done + 1
+        self._outcomes[evaluation.outcome.value] = self._outcomes.get(evaluation.outcome.value, 0) + 1
+        self._tell()
+        return Answer(index=index, item=item, evaluation=evaluation)
+
+    def _key(self, item: Item) -> _Key:
+        """The same for replies that are one submission."""
+        effort = item.effort or self._evaluator.effort
+        with contextlib.suppress(RejectedError):
+            submission = extract(item.text, load_task(item.task), self._evaluator.device)
+            return item.task, effort, item.seed, submission.language, submission.code
+        return item.task, effort, item.seed, item.text
+
+    async def _evaluate(self, item: Item) -> Evaluation:
+        deadline = item.deadline or self._deadline
+        try:
+            return await asyncio.wait_for(self._evaluator.evaluate_async(
+                item.task, item.text, seed=item.seed, effort=item.effort, context=item.context, prompt_hash=item.prompt_hash,
+                rewards=self._rewards,
+            ), deadline)
+        except TimeoutError:
+            return await asyncio.to_thread(self._give_up, item, deadline or 0.0)
+
+    def _give_up(self, item: Item, deadline: float) -> Evaluation:
+        entry = Entry(
+            task=item.task, text=item.text, seed=item.seed or 0, effort=item.effort or self._evaluator.effort, context=item.context,
+            prompt_hash=item.prompt_hash,
+        )
+        draft = Draft(self._evaluator.device)
+        draft.end(Outcome.FAULT, f"no verdict within the {deadline:g} s that the caller allowed")
+        return self._evaluator.finish(draft.record(load_task(item.task), entry), self._rewards)
+
+    def _repeat(self, item: Item, evaluation: Evaluation) -> Evaluation:
+        """The record of an item that repeats one."""
+        own = msgspec.structs.replace(
+            evaluation, id=uuid.uuid4().hex, duplicate_of=evaluation.id, text=item.text, context=item.context, prompt_hash=item.prompt_hash,
+        )
+        return self._evaluator.finish(own, self._rewards)
+
+    def _tell(self) -> None:
+        if self._progress is not None:
+            self._progress(Progress(
+                judging=self._judging, done=self._done, duplicates=self._duplicates, outcomes=dict(self._outcomes)
+            ))

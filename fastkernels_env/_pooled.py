@@ -1,0 +1,104 @@
+"""One evaluation on its way through a pool: a judge that dies over it is replaced, and the reply judged again, once."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from concurrent.futures import CancelledError, Future
+
+import msgspec
+
+from ._draft import Draft
+from .journal import Entry
+from .pool.pool import JudgeLost, JudgePool, PoolClosed
+from .registry import registered_folder
+from .task import Task
+from .types import Evaluation, Outcome
+
+_MOST_DEATHS = 2
+_RIGHT = (Outcome.ACCEPTED, Outcome.UNMEASURED)
+_DIED = "the judge's own process was killed while it judged this reply"
+
+
+class Pooled:
+    """Hands an entry to a pool until there is a record.
+
+    Args:
+        pool: Judges.
+        task: The entry's task.
+        entry: The reply.
+        healthy: A reply with a trusted implementation, which says whether the device is in order; None if there is none.
+        finish: Turns the record into what the caller gets (rewards, log).
+
+    Attributes:
+        future: The finished record, to come. Cancelling it takes the entry back.
+    """
+
+    def __init__(
+        self, pool: JudgePool, task: Task, entry: Entry, healthy: str | None, finish: Callable[[Evaluation], Evaluation]
+    ) -> None:
+        self._pool, self._task, self._entry, self._healthy, self._finish = pool, task, entry, healthy, finish
+        self._faults: list[str] = []
+        self._inner: Future[Evaluation] | None = None
+        self.future: Future[Evaluation] = Future()
+        self.future.add_done_callback(self._take_back)
+        self._hand_in(entry, self._answered)
+
+    def _hand_in(self, entry: Entry, then: Callable[[Future[Evaluation]], None]) -> None:
+        self._inner = self._pool.submit(entry, registered_folder(entry.task))
+        self._inner.add_done_callback(then)
+
+    def _take_back(self, future: Future[Evaluation]) -> None:
+        if future.cancelled() and self._inner is not None:
+            self._pool.take_back(self._inner)
+
+    def _answered(self, inner: Future[Evaluation]) -> None:
+        try:
+            evaluation = inner.result()
+        except JudgeLost:
+            self._lost()
+        except (PoolClosed, CancelledError) as error:
+            self._fail(error)
+        else:
+            evaluation = msgspec.structs.replace(evaluation, text=self._entry.text, faults=[*self._faults, *evaluation.faults])
+            self._complete(evaluation)
+
+    def _lost(self) -> None:
+        """Once is an accident; whether twice is the reply's doing, a trusted implementation on the same inputs says."""
+        self._faults.append(_DIED)
+        try:
+            if len(self._faults) < _MOST_DEATHS:
+                self._hand_in(self._entry, self._answered)
+            elif self._healthy is not None:
+                probe = msgspec.structs.replace(self._entry, text=self._healthy)
+                self._hand_in(probe, self._blame)
+            else:
+                self._complete(self._record(Outcome.FAULT, _DIED))
+        except PoolClosed as error:
+            self._fail(error)
+
+    def _blame(self, probe: Future[Evaluation]) -> None:
+        right = False
+        with contextlib.suppress(JudgeLost, PoolClosed, CancelledError):
+            right = probe.result().outcome in _RIGHT
+        if right:
+            self._complete(self._record(Outcome.CRASHED, f"it broke the judge twice, and a baseline on the same inputs did not: {_DIED}"))
+        else:
+            self._complete(self._record(Outcome.FAULT, _DIED))
+
+    def _record(self, outcome: Outcome, reason: str) -> Evaluation:
+        draft = Draft(self._pool.device)
+        draft.faults = self._faults[:-1]
+        draft.end(outcome, reason)
+        return draft.record(self._task, self._entry)
+
+    def _complete(self, evaluation: Evaluation) -> None:
+        if self.future.set_running_or_notify_cancel():
+            try:
+                self.future.set_result(self._finish(evaluation))
+            except Exception as error:
+                self.future.set_exception(error)
+
+    def _fail(self, error: BaseException) -> None:
+        if not self.future.cancelled() and self.future.set_running_or_notify_cancel():
+            self.future.set_exception(error)

@@ -1,0 +1,5 @@
+"""Run a pool's judge."""
+
+from .member import main
+
+main()

@@ -1,0 +1,102 @@
+"""A judge in a process of its own: takes orders, asks for the device before it measures."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from types import FrameType
+
+from .. import clock
+from ..protocol import Channel, Closed
+from .frames import Alone, Enter, Leave, Order, Report, ToJudge
+
+_PR_SET_PDEATHSIG = 1
+
+
+def main() -> None:
+    """``python -m fastkernels_env.pool SOCKET PAGE DEVICE STRICT PARENT``."""
+    descriptor, page, device, strict, parent = sys.argv[1:]
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != int(parent):
+        return  # it ended before it could be followed
+    clock.adopt(int(page))
+    Judging(Channel(socket.socket(fileno=int(descriptor))), device, strict == "1").serve()
+
+
+class Judging:
+    """Serves one pool.
+
+    Args:
+        channel: To the pool.
+        device: ``cpu`` or ``cuda``.
+        strict: As for `Evaluator`.
+    """
+
+    def __init__(self, channel: Channel, device: str, strict: bool) -> None:
+        from ..evaluator import Evaluator
+        from ..judge.turnstile import Turnstile
+
+        class Gate(Turnstile):
+            """Asks the pool."""
+
+            def enter(self) -> None:
+                with _undisturbed():
+                    channel.send(Enter())
+                    channel.receive(Alone)
+
+            def leave(self) -> None:
+                with _undisturbed():
+                    channel.send(Leave())
+
+        self._channel, self._judging = channel, False
+        self._evaluator = Evaluator(device, strict=strict, turnstile=Gate())
+        signal.signal(signal.SIGINT, self._interrupt)
+
+    def _interrupt(self, _number: int, _frame: FrameType | None) -> None:
+        """An order is taken back; between orders that is old news."""
+        if self._judging:
+            self._judging = False
+            raise KeyboardInterrupt
+
+    def serve(self) -> None:
+        """Judge until the pool closes the channel."""
+        with self._evaluator, contextlib.suppress(Closed):
+            while True:
+                order, _ = self._channel.receive(ToJudge)
+                assert isinstance(order, Order)
+                self._channel.send(Report(self._judge(order)))
+
+    def _judge(self, order: Order) -> bytes:
+        from ..log import encode_record
+        from ..registry import register_task
+
+        entry = order.entry
+        try:
+            self._judging = True
+            if order.folder:
+                register_task(order.folder)
+            evaluation = self._evaluator.evaluate(
+                entry.task, order.text.decode("utf-8", "surrogatepass"), seed=entry.seed, effort=entry.effort, context=entry.context,
+                prompt_hash=entry.prompt_hash,
+            )
+            self._judging = False
+            return encode_record(evaluation)
+        except KeyboardInterrupt:
+            return b""
+        finally:
+            self._judging = False
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Put an interrupt off: half a message would be worse than a late end."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})

@@ -1,0 +1,274 @@
+"""A pool of judges on one device: orders go to whichever is free; one that dies is replaced, and its order told apart from a verdict."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import mmap
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from collections import deque
+from concurrent.futures import Future
+from pathlib import Path
+from typing import NamedTuple
+
+from ..clock import Stops
+from ..device.base import fixed_file
+from ..journal import Entry
+from ..log import decode_record
+from ..protocol import Channel, Closed
+from ..types import Evaluation
+from .arbiter import Arbiter
+from .frames import Alone, Enter, FromJudge, Leave, Order, Report
+
+_END_SECONDS = 10.0
+
+
+_JUDGE_BYTES = {"cpu": 3 << 30, "cuda": 8 << 30}
+"""Memory of the host that a judge and its workers may need."""
+_MOST_JUDGES = {"cpu": 64, "cuda": 8}
+
+
+def count_judges(judges: int | str | None, device: str) -> int:
+    """How many judges are meant; 0 for None.
+
+    Raises:
+        ValueError: It is no number of judges.
+    """
+    if judges is None:
+        return 0
+    if judges == "auto":
+        cores, memory = len(os.sched_getaffinity(0)), os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        wanted = cores if device == "cpu" else cores // 2  # on a GPU a judge's compilers and gate keep two busy
+        return max(min(wanted, memory // _JUDGE_BYTES[device], _MOST_JUDGES[device]), 1)
+    if isinstance(judges, bool) or not isinstance(judges, int) or judges < 1:
+        raise ValueError(f"expected judges to be a number of at least 1, 'auto' or None, got {judges!r}")
+    return judges
+
+
+class JudgeLost(Exception):
+    """A judge's process ended while it judged; whose fault that was is not known."""
+
+
+class PoolClosed(Exception):
+    """The pool was closed before an order was judged."""
+
+
+class _Job(NamedTuple):
+    order: Order
+    future: Future[Evaluation]
+
+
+class JudgePool:
+    """Judges of one device. Processes start with the first order. Thread-safe.
+
+    Args:
+        device: ``cpu`` or ``cuda``.
+        judges: How many.
+        strict: As for `Evaluator`.
+
+    Attributes:
+        arbiter: Says who measures.
+    """
+
+    def __init__(self, device: str, judges: int, strict: bool) -> None:
+        self.device, self.judges, self.strict = device, judges, strict
+        self.arbiter = Arbiter()
+        self._jobs: deque[_Job] = deque()
+        self._condition = threading.Condition()
+        self._closed = False
+        self._seats: list[_Seat] = []
+
+    def submit(self, entry: Entry, folder: str = "") -> Future[Evaluation]:
+        """Have a reply judged.
+
+        Args:
+            entry: The reply.
+            folder: Of its task, where judges do not find it by name.
+
+        Returns:
+            The record, to come; `JudgeLost` if the judge's process ended, `PoolClosed` if the pool did. Cancelling it takes the order
+            back, also from the judge that is at work on it.
+        """
+        future: Future[Evaluation] = Future()
+        text = entry.text.encode("utf-8", "surrogatepass")
+        plain = Entry(
+            task=entry.task, text="", seed=entry.seed, effort=entry.effort, context=entry.context, prompt_hash=entry.prompt_hash
+        )
+        with self._condition:
+            if self._closed:
+                raise PoolClosed("the pool is closed")
+            self._start()
+            self._jobs.append(_Job(Order(plain, text, folder), future))
+            self._condition.notify()
+        return future
+
+    def _start(self) -> None:
+        """Give every seat a judge, the first time."""
+        if not self._seats:
+            self._seats = [_Seat(self) for _ in range(self.judges)]
+            for seat in self._seats:
+                seat.start()
+
+    def take(self) -> _Job | None:
+        """The next job; None once the pool is closed. Blocks."""
+        with self._condition:
+            while not self._jobs and not self._closed:
+                self._condition.wait()
+            return None if self._closed else self._jobs.popleft()
+
+    def take_back(self, future: Future[Evaluation]) -> None:
+        """Forget an order, or interrupt the judge that is at work on it."""
+        with self._condition:
+            waiting = [job for job in self._jobs if job.future is future]
+            for job in waiting:
+                self._jobs.remove(job)
+            if not waiting:
+                for seat in self._seats:
+                    seat.interrupt(future)
+        future.cancel()
+
+    def processes(self) -> list[int]:
+        """Process ids of the judges."""
+        return [pid for seat in self._seats if (pid := seat.pid)]
+
+    def close(self) -> None:
+        """End every judge; orders that wait are answered with `PoolClosed`. The pool opens again with the next order."""
+        with self._condition:
+            self._closed = True
+            left, self._jobs = list(self._jobs), deque()
+            self._condition.notify_all()
+        for job in left:
+            if job.future.set_running_or_notify_cancel():
+                job.future.set_exception(PoolClosed("the pool was closed before this was judged"))
+        for seat in self._seats:
+            seat.end()
+        self._seats, self._closed = [], False
+
+
+class _Seat(threading.Thread):
+    """One judge at a time, and the thread that serves it."""
+
+    _numbers = itertools.count(1)
+
+    def __init__(self, pool: JudgePool) -> None:
+        super().__init__(name=f"judge-{next(self._numbers)}", daemon=True)
+        self._pool = pool
+        self._judge: _Judge | None = None
+        self._current: Future[Evaluation] | None = None
+        self._ending = False
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the judge, if there is one."""
+        return self._judge.pid if self._judge else None
+
+    def run(self) -> None:
+        """Start a judge and give it one job after the other; replace it if it dies."""
+        self._open()
+        while (job := self._pool.take()) is not None:
+            if not job.future.set_running_or_notify_cancel():
+                continue
+            self._current = job.future
+            try:
+                record = self._order(job.order)
+            except Exception as error:
+                self._drop()
+                lost = PoolClosed("the pool was closed while this was judged") if self._ending else JudgeLost(_how(error))
+                job.future.set_exception(lost)
+            else:
+                if record:
+                    job.future.set_result(decode_record(record))
+                else:
+                    job.future.set_exception(PoolClosed("it was taken back"))
+            finally:
+                self._current = None
+        self._drop()
+
+    def _open(self) -> _Judge:
+        if self._judge is None:
+            self._judge = _Judge(self._pool)
+            self._pool.arbiter.join(self._judge)
+        return self._judge
+
+    def _order(self, order: Order) -> bytes:
+        """Have an order judged, and let the judge have the device when it asks."""
+        judge, arbiter = self._open(), self._pool.arbiter
+        judge.channel.send(order)
+        while True:
+            frame, _ = judge.channel.receive(FromJudge)
+            match frame:
+                case Enter():
+                    arbiter.enter(judge)
+                    judge.channel.send(Alone())
+                case Leave():
+                    arbiter.leave(judge)
+                case Report():
+                    return frame.record
+
+    def interrupt(self, future: Future[Evaluation]) -> None:
+        """Take an order back from the judge, if it is at work on it."""
+        if self._current is future and self._judge is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._judge.pid, signal.SIGINT)
+
+    def _drop(self) -> None:
+        if self._judge is not None:
+            judge, self._judge = self._judge, None
+            self._pool.arbiter.part(judge)
+            judge.close()
+
+    def end(self) -> None:
+        """End the judge and the thread."""
+        self._ending = True
+        if self._current is not None and self._judge is not None:
+            self._judge.kill()
+        self.join(_END_SECONDS)
+
+
+class _Judge:
+    """A judge's process, as its pool sees it."""
+
+    def __init__(self, pool: JudgePool) -> None:
+        page = fixed_file("stops", mmap.PAGESIZE)
+        self.stops = Stops(page)
+        mine, theirs = socket.socketpair()
+        self._folder = Path(tempfile.mkdtemp(prefix="fastkernels-judge-"))
+        self._folder.chmod(0o711)  # workers have other user ids and their folders in it
+        arguments = [str(theirs.fileno()), str(page), pool.device, "1" if pool.strict else "0", str(os.getpid())]
+        try:
+            with theirs:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-P", "-m", "fastkernels_env.pool", *arguments],
+                    pass_fds=[theirs.fileno(), page], start_new_session=True, stdin=subprocess.DEVNULL,
+                    env=os.environ | {"TMPDIR": str(self._folder)},
+                )
+        finally:
+            os.close(page)
+        self.pid = self._process.pid
+        self.channel = Channel(mine)
+
+    def kill(self) -> None:
+        """End it at once, with all that it started: those follow it."""
+        self._process.kill()
+
+    def close(self) -> None:
+        """Let it end, or end it."""
+        self.channel.close()
+        try:
+            self._process.wait(_END_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            self._process.wait()
+        self.stops.close()
+        shutil.rmtree(self._folder, ignore_errors=True)  # what a judge that was killed left there
+
+
+def _how(error: Exception) -> str:
+    return "the judge's own process ended while it judged this reply" if isinstance(error, Closed) else f"{type(error).__name__}: {error}"
