@@ -213,15 +213,22 @@ class KernelEnv(gymnasium.Env[Observation, str]):
             InvalidAction: The action is no text.
             ClosedEnvironmentError: The environment is closed.
         """
+        return self.settle(self.evaluator.evaluate(**self.request(action)))
+
+    def request(self, action: str) -> dict[str, Any]:
+        """The arguments of `Evaluator.evaluate` for a reply; `settle` takes its answer. Raises as `step`."""
         self._check_step(action)
-        evaluation = self.evaluator.evaluate(
-            self._name,
-            str(action),
-            effort=self.effort,
-            context=self._context,
-            prompt_hash=prompt_hash(self._prompt),
-            rewards={self.scorer.name: self.scorer},
-        )
+        return {
+            "task": self._name, "text": str(action), "effort": self.effort, "context": self._context,
+            "prompt_hash": prompt_hash(self._prompt), "rewards": {self.scorer.name: self.scorer},
+        }
+
+    def settle(self, evaluation: Evaluation) -> tuple[Observation, float, bool, bool, Info]:
+        """The rest of a step whose reply was judged elsewhere.
+
+        Raises:
+            EvaluationFault: As `step`.
+        """
         reward = evaluation.rewards[self.scorer.name]
         if evaluation.outcome is Outcome.FAULT or reward.total is None:
             raise EvaluationFault(evaluation, self._observation(), self._info(evaluation, reward))
@@ -305,14 +312,18 @@ class KernelEnv(gymnasium.Env[Observation, str]):
         }
 
 
-def open_evaluator(evaluator: Evaluator | None, device: str, log: str | Path | None) -> Evaluator:
+def open_evaluator(
+    evaluator: Evaluator | None, device: str, log: str | Path | None, judges: int | str | None = None
+) -> Evaluator:
     """The evaluator that was given, or a new one (which starts no process before its first evaluation).
 
     Raises:
-        ValueError: `device` or `log` contradicts the evaluator that was given.
+        ValueError: `device`, `log` or `judges` contradicts the evaluator that was given.
     """
     if evaluator is None:
-        return Evaluator(device, log=log)
+        return Evaluator(device, log=log, judges=judges)
+    if judges is not None:
+        raise ValueError(f"expected no judges beside a given evaluator, which has its own, got {judges!r}")
     if device not in ("auto", evaluator.device):
         raise ValueError(f"expected device {evaluator.device!r}, which the given evaluator judges on, got {device!r}")
     if log is not None and Path(log) != evaluator.log:

@@ -1,9 +1,10 @@
-"""Several environments of one task over one shared evaluator, as a Gymnasium vector environment."""
+"""Several environments, of one task or of several, over one shared evaluator, as a Gymnasium vector environment."""
 
 from __future__ import annotations
 
 import reprlib
 from collections.abc import Sequence
+from concurrent.futures import wait
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,14 +13,17 @@ from gymnasium.error import ClosedEnvironmentError, InvalidAction
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space, concatenate, create_empty_array
 
+from .device import resolve
 from .env import EvaluationFault, Info, KernelEnv, Observation, RewardLike, open_evaluator
 from .evaluator import Evaluator
+from .pool.pool import count_judges
+from .types import Evaluation
 
 Batch = dict[str, Any]
 
 
 class KernelVectorEnv(VectorEnv[Batch, Sequence[str], np.ndarray]):
-    """`num_envs` environments of one task; replies are judged one after another by one local evaluator.
+    """`num_envs` environments, whose replies are judged side by side, by several judges of one device.
 
     Episodes restart within the step that ends them (`SAME_STEP`): with Gymnasium's default, every second reply of a single-turn
     task would be swallowed by a reset. The last observation and info of an episode are in ``infos["final_obs"]`` and
@@ -29,7 +33,7 @@ class KernelVectorEnv(VectorEnv[Batch, Sequence[str], np.ndarray]):
     sample can be dropped. The other environments go on.
 
     Args:
-        task: Name of the task.
+        task: Name of the task, or several names, which the environments have in turn.
         num_envs: Number of environments.
         device: ``auto``, ``cpu`` or ``cuda``.
         reward: As for `KernelEnv`.
@@ -39,9 +43,10 @@ class KernelVectorEnv(VectorEnv[Batch, Sequence[str], np.ndarray]):
         log: JSONL file to which every evaluation is appended.
         render_mode: None or ``ansi``.
         evaluator: Use this one, and leave it open at `close`.
+        judges: As for `Evaluator`; None: as many as cores and memory allow, but no more than environments.
 
     Raises:
-        ValueError: Fewer than one environment; and whatever `KernelEnv` raises.
+        ValueError: Fewer than one environment, or no task; and whatever `KernelEnv` raises.
     """
 
     metadata = {  # noqa: RUF012 -- Gymnasium reads it from the class
@@ -52,7 +57,7 @@ class KernelVectorEnv(VectorEnv[Batch, Sequence[str], np.ndarray]):
 
     def __init__(
         self,
-        task: str,
+        task: str | Sequence[str],
         num_envs: int = 1,
         *,
         device: str = "auto",
@@ -63,16 +68,23 @@ class KernelVectorEnv(VectorEnv[Batch, Sequence[str], np.ndarray]):
         log: str | Path | None = None,
         render_mode: str | None = None,
         evaluator: Evaluator | None = None,
+        judges: int | str | None = None,
     ) -> None:
         if num_envs < 1:
             raise ValueError(f"expected num_envs of at least 1, got {num_envs!r}")
-        self.evaluator, self._owns_evaluator = open_evaluator(evaluator, device, log), evaluator is None
+        names = [task] if isinstance(task, str) else list(task)
+        if not names:
+            raise ValueError("expected the name of a task, or of several, got none")
+        if evaluator is None:
+            judges = min(num_envs, count_judges("auto", resolve(device))) if judges is None else judges
+        self.evaluator, self._owns_evaluator = open_evaluator(evaluator, device, log, judges), evaluator is None
         shared = self.evaluator
         self.envs = [
             KernelEnv(
-                task, reward=reward, max_turns=max_turns, credit=credit, effort=effort, render_mode=render_mode, evaluator=shared
+                names[index % len(names)], reward=reward, max_turns=max_turns, credit=credit, effort=effort, render_mode=render_mode,
+                evaluator=shared,
             )
-            for _ in range(num_envs)
+            for index in range(num_envs)
         ]
         self.num_envs = num_envs
         self.render_mode = render_mode
@@ -104,24 +116,38 @@ class KernelVectorEnv(VectorEnv[Batch, Sequence[str], np.ndarray]):
         return self._batch(), infos
 
     def step(self, actions: Sequence[str]) -> tuple[Batch, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
-        """Judge one reply per environment.
+        """Judge one reply per environment, all at once.
 
         Raises:
             InvalidAction: Not one text per environment. Nothing has been judged then.
             ResetNeeded: `reset` was never called.
         """
         self._check_actions(actions)
+        evaluations = self._judge([env.request(action) for env, action in zip(self.envs, actions, strict=True)])
         rewards = np.zeros(self.num_envs, dtype=np.float64)
         ends = np.zeros((2, self.num_envs), dtype=np.bool_)
         infos: dict[str, Any] = {}
-        for index, (env, action) in enumerate(zip(self.envs, actions, strict=True)):
-            observation, rewards[index], ends[0, index], ends[1, index], info = _step(env, action)
+        for index, (env, evaluation) in enumerate(zip(self.envs, evaluations, strict=True)):
+            observation, rewards[index], ends[0, index], ends[1, index], info = _settle(env, evaluation)
             if ends[:, index].any():
                 infos = self._add_info(infos, {"final_obs": observation, "final_info": info}, index)
                 observation, info = env.reset()
             self._observations[index] = observation
             infos = self._add_info(infos, info, index)
         return self._batch(), rewards, ends[0].copy(), ends[1].copy(), infos
+
+    def _judge(self, requests: list[dict[str, Any]]) -> list[Evaluation]:
+        """The answers to all requests, in order; what goes wrong is raised once every one of them has ended."""
+        if not self.evaluator.judges:
+            return [self.evaluator.evaluate(**request) for request in requests]
+        futures = [self.evaluator.submit(**request) for request in requests]
+        try:
+            wait(futures)
+        except BaseException:
+            for future in futures:
+                future.cancel()
+            raise
+        return [future.result() for future in futures]
 
     def render(self) -> tuple[str | None, ...]:  # type: ignore[override]
         """Each environment's report."""
@@ -160,8 +186,8 @@ class KernelVectorEnv(VectorEnv[Batch, Sequence[str], np.ndarray]):
             raise InvalidAction(f"expected a sequence of {self.num_envs} replies as text, got {reprlib.repr(actions)}")
 
 
-def _step(env: KernelEnv, action: str) -> tuple[Observation, float, bool, bool, Info]:
+def _settle(env: KernelEnv, evaluation: Evaluation) -> tuple[Observation, float, bool, bool, Info]:
     try:
-        return env.step(action)
+        return env.settle(evaluation)
     except EvaluationFault as fault:
         return fault.observation, 0.0, False, True, fault.info

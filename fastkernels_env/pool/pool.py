@@ -161,7 +161,7 @@ class _Seat(threading.Thread):
         super().__init__(name=f"judge-{next(self._numbers)}", daemon=True)
         self._pool = pool
         self._judge: _Judge | None = None
-        self._current: Future[Evaluation] | None = None
+        self._job: _Job | None = None
         self._ending = False
 
     @property
@@ -169,13 +169,18 @@ class _Seat(threading.Thread):
         """Process id of the judge, if there is one."""
         return self._judge.pid if self._judge else None
 
+    @property
+    def order(self) -> Order | None:
+        """What is being judged."""
+        return self._job.order if self._job else None
+
     def run(self) -> None:
         """Start a judge and give it one job after the other; replace it if it dies."""
         self._open()
         while (job := self._pool.take()) is not None:
             if not job.future.set_running_or_notify_cancel():
                 continue
-            self._current = job.future
+            self._job = job
             try:
                 record = self._order(job.order)
             except Exception as error:
@@ -188,7 +193,7 @@ class _Seat(threading.Thread):
                 else:
                     job.future.set_exception(PoolClosed("it was taken back"))
             finally:
-                self._current = None
+                self._job = None
         self._drop()
 
     def _open(self) -> _Judge:
@@ -214,7 +219,7 @@ class _Seat(threading.Thread):
 
     def interrupt(self, future: Future[Evaluation]) -> None:
         """Take an order back from the judge, if it is at work on it."""
-        if self._current is future and self._judge is not None:
+        if self._job is not None and self._job.future is future and self._judge is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self._judge.pid, signal.SIGINT)
 
@@ -227,7 +232,7 @@ class _Seat(threading.Thread):
     def end(self) -> None:
         """End the judge and the thread."""
         self._ending = True
-        if self._current is not None and self._judge is not None:
+        if self._job is not None and self._judge is not None:
             self._judge.kill()
         self.join(_END_SECONDS)
 

@@ -1,0 +1,201 @@
+"""Batches: every item gets one answer, whatever happens to judges, callers and other items on the way."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from fastkernels_env import Evaluator, read_log
+from fastkernels_env.registry import load_task
+from fastkernels_env.sandbox import tree
+from fastkernels_env.task import TaskError
+from fastkernels_env.types import Context, Item, Outcome
+
+PROSE = "I would rather not write a kernel today."
+FORGETFUL = "```python\ndef rms_norm(out, input, weight, epsilon):\n    pass\n```"
+ENDLESS = "```python\nimport time\n\n\ndef rms_norm(out, input, weight, epsilon):\n    time.sleep(60)\n```"
+
+
+def honest(number=0, prose=""):
+    return f"{prose}\n```cpp\n{load_task('rms_norm').seeds()['cpu.cpp']}\n// {number}\n```"
+
+
+def item(text, **more):
+    return Item(task="rms_norm", text=text, **more)
+
+
+@pytest.fixture(scope="module")
+def log(tmp_path_factory):
+    return tmp_path_factory.mktemp("batch") / "log.jsonl"
+
+
+@pytest.fixture(scope="module")
+def evaluator(log):
+    """Two judges; they leave no folder and no process behind."""
+    before = set(Path(tempfile.gettempdir()).glob("fastkernels-*"))
+    with Evaluator("cpu", effort="quick", log=log, judges=2) as shared:
+        yield shared
+    assert set(Path(tempfile.gettempdir()).glob("fastkernels-*")) <= before
+    assert not [pid for pid in tree.descendants(os.getpid()) if "fastkernels_env" in Path(f"/proc/{pid}/cmdline").read_text()]
+
+
+def judge(evaluator, items, **options):
+    async def collect():
+        return [answer async for answer in evaluator.evaluate_many(items, **options)]
+
+    return asyncio.run(collect())
+
+
+def test_answers_come_as_they_are_ready_and_all_of_them_are_logged(evaluator, log):
+    seen = []
+    items = [item(honest()), item(PROSE, context=Context(run="r", turn=3)), item(FORGETFUL)]
+    answers = judge(evaluator, items, progress=seen.append)
+    assert sorted(answer.index for answer in answers) == [0, 1, 2]
+    assert {answer.index: answer.evaluation.outcome for answer in answers} == {
+        0: Outcome.ACCEPTED, 1: Outcome.REJECTED, 2: Outcome.WRONG,
+    }  # fmt: skip
+    assert [answer.index for answer in answers].index(1) < [answer.index for answer in answers].index(0)
+    assert all(answer.item is items[answer.index] and answer.evaluation.text == answer.item.text for answer in answers)
+    assert next(a.evaluation.context for a in answers if a.index == 1) == Context(run="r", turn=3)
+    assert seen[-1].outcomes == {"accepted": 1, "rejected": 1, "wrong": 1}
+    assert (seen[-1].done, seen[-1].judging, seen[-1].duplicates) == (3, 0, 0)
+    assert {record.id for record in read_log(log)} >= {answer.evaluation.id for answer in answers}
+
+
+def test_the_same_source_is_judged_once_and_marked(evaluator, log):
+    answers = judge(evaluator, [item(honest(1)), item(honest(1, "Once more:")), item(honest(1), seed=7), item(PROSE)], ahead=4)
+    first, second, seeded, prose = (a.evaluation for a in sorted(answers, key=lambda a: a.index))
+    assert {first.duplicate_of, second.duplicate_of} in ({"", first.id}, {"", second.id})
+    assert len({first.id, second.id, seeded.id, prose.id}) == 4
+    assert first.timings == second.timings
+    assert second.text.startswith("Once more:")
+    assert seeded.duplicate_of == ""
+    assert seeded.seed == 7
+    logged = {record.id: record for record in read_log(log)}
+    assert logged[second.id].duplicate_of == second.duplicate_of
+
+
+def test_no_more_is_asked_for_than_is_judged(evaluator):
+    asked, answered = [], []
+
+    async def run():
+        async def replies():
+            for number in range(5):
+                assert len(asked) - len(answered) < 2
+                asked.append(number)
+                yield item(f"{PROSE} {number}")
+
+        async for answer in evaluator.evaluate_many(replies(), ahead=2):
+            answered.append(answer.index)
+
+    asyncio.run(run())
+    assert sorted(answered) == [0, 1, 2, 3, 4]
+
+
+def test_an_item_without_a_task_is_told_after_the_others_are_answered(evaluator):
+    answers = []
+
+    async def run():
+        items = [item(FORGETFUL), Item(task="no_such_task", text=PROSE), item(PROSE)]
+        async for answer in evaluator.evaluate_many(items, ahead=3):
+            answers.append(answer)
+
+    with pytest.raises(TaskError, match="unknown task 'no_such_task'"):
+        asyncio.run(run())
+    assert [answer.evaluation.outcome for answer in answers] == [Outcome.WRONG]
+
+
+def test_what_is_not_judged_in_time_is_given_up_and_costs_nothing(evaluator, log):
+    items = [item(ENDLESS, deadline=2.0), item(FORGETFUL), item(f"{FORGETFUL}\n")]
+    answers = {answer.index: answer.evaluation for answer in judge(evaluator, items)}
+    assert answers[0].outcome is Outcome.FAULT
+    assert answers[0].reason == "no verdict within the 2 s that the caller allowed"
+    assert answers[1].outcome is answers[2].outcome is Outcome.WRONG
+    assert sum(record.text == ENDLESS for record in read_log(log)) == 1
+
+
+def test_leaving_early_takes_back_what_is_not_judged(evaluator, log):
+    async def run():
+        batch = evaluator.evaluate_many([item(PROSE), item(ENDLESS), *(item(honest(2 + number)) for number in range(3))], ahead=5)
+        async for answer in batch:
+            first = answer
+            break
+        await batch.aclose()
+        return first
+
+    start = time.monotonic()
+    assert asyncio.run(run()).index == 0
+    assert evaluator.evaluate("rms_norm", FORGETFUL).outcome is Outcome.WRONG
+    assert time.monotonic() - start < 50, "nobody waits for what was taken back"
+    assert not list(log.parent.glob(f"{log.name}.pending/*"))
+
+
+def at_work(evaluator):
+    """Process ids of judges that have a submission's worker."""
+    return [pid for pid in evaluator._pool.processes() if len(tree.descendants(pid)) > 3]
+
+
+def test_a_judge_that_dies_loses_no_verdict(evaluator):
+    killed = []
+
+    def kill_one():
+        while not (found := at_work(evaluator)):
+            time.sleep(0.01)
+        killed.append(found[0])
+        os.kill(found[0], signal.SIGKILL)
+
+    evaluator.close()
+    killer = threading.Thread(target=kill_one)
+    killer.start()
+    answers = judge(evaluator, [item(honest(20 + number)) for number in range(3)])
+    killer.join()
+    assert killed
+    assert [answer.evaluation.outcome for answer in answers] == [Outcome.ACCEPTED] * 3
+    told = [answer.evaluation.faults for answer in answers if answer.evaluation.faults]
+    assert told in ([], [["the judge's own process was killed while it judged this reply"]])
+
+
+def test_a_reply_over_which_two_judges_die_crashed_if_the_device_is_healthy(evaluator):
+    texts, done = {}, threading.Event()
+
+    def kill_all():
+        while not done.is_set():
+            for seat in evaluator._pool._seats:
+                order, pid = seat.order, seat.pid
+                if order is not None and pid is not None and b"60" in order.text and len(tree.descendants(pid)) > 3:
+                    texts[pid] = order.text
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(0.02)
+
+    killer = threading.Thread(target=kill_all)
+    killer.start()
+    try:
+        evaluation = evaluator.evaluate("rms_norm", ENDLESS)
+    finally:
+        done.set()
+        killer.join()
+    assert len(texts) == 2
+    assert evaluation.outcome is Outcome.CRASHED
+    assert evaluation.reason.startswith("it broke the judge twice, and a baseline on the same inputs did not")
+    assert evaluation.faults == ["the judge's own process was killed while it judged this reply"]
+
+
+def test_one_process_judges_batches_too():
+    with Evaluator("cpu", effort="quick") as alone:
+        answers = judge(alone, [item(PROSE), item(PROSE), item(FORGETFUL)])
+    assert sorted((a.index, a.evaluation.outcome.value, bool(a.evaluation.duplicate_of)) for a in answers) == [
+        (0, "rejected", False), (1, "rejected", True), (2, "wrong", False),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("judges", [0, -1, True, "many", 2.0])
+def test_a_number_of_judges_that_is_none_is_refused(judges):
+    with pytest.raises(ValueError, match=r"expected judges to be a number of at least 1, 'auto' or None"):
+        Evaluator("cpu", judges=judges)
