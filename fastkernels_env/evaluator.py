@@ -257,6 +257,11 @@ class Evaluator:
         """
         return judge_batch(self, items, rewards or {}, deadline, ahead or max(self.judges, 1), progress)
 
+    @property
+    def alone_seconds(self) -> float:
+        """For how long some judge has had the device to itself so far, of several that share it."""
+        return self._pool.arbiter.seconds if self._pool is not None else 0.0
+
     def open(self) -> Judge:
         """Open the device now.
 

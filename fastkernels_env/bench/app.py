@@ -177,6 +177,33 @@ def threats(suite: SuiteOption = None) -> int:
     return ACCEPTED
 
 
+@app.command()
+def throughput(
+    count: Annotated[int, typer.Option(min=1, help="Submissions.")] = 200,
+    device: DeviceOption = "auto",
+    effort: Annotated[str, typer.Option(help="full or quick")] = "quick",
+    judges: Annotated[int | None, typer.Option(help="Processes that judge; as many as cores and memory allow without it.")] = None,
+    usual: Annotated[int, typer.Option(min=0, help="How many of them go through a process-per-evaluation loop too.")] = 20,
+    alone: Annotated[int, typer.Option(min=0, help="How often every seed is judged alone, to see whether load distorts timing.")] = 3,
+    tasks: Annotated[list[str] | None, typer.Option("--task", help="Only these tasks.")] = None,
+    files: Annotated[list[str] | None, typer.Option("--file", help="Only seeds in files of this name, such as triton.py.")] = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Judge many distinct submissions at once and print evaluations per minute; exit status 1 if one was not accepted."""
+    kind = resolve_device(device)
+    from msgspec import to_builtins
+
+    from ..registry import task_folders
+    from .throughput import lines, run_throughput
+
+    for name in tasks or []:
+        check_task(name)
+    chosen = files or (["triton.py"] if kind == "cuda" else ["cpu.cpp"])
+    result = run_throughput(kind, tasks or list(task_folders()), chosen, count, effort, judges or "auto", usual, alone, tell)
+    write(json.dumps(to_builtins(result), indent=1) + "\n" if as_json else "".join(f"{line}\n" for line in lines(result)))
+    return ACCEPTED if set(result.outcomes) == {"accepted"} else OTHER
+
+
 def _suite(folder: Path | None) -> Suite:
     from .suite import SuiteError, find_suite
 
