@@ -24,8 +24,8 @@ _Key = tuple[object, ...]
 
 
 async def judge_batch(
-    evaluator: Evaluator, items: Iterable[Item] | AsyncIterable[Item], rewards: Mapping[str, Scorer], deadline: float | None, ahead: int,
-    progress: Callable[[Progress], None] | None,
+    evaluator: Evaluator, items: Iterable[Item] | AsyncIterable[Item], rewards: Mapping[str, Scorer], deadline: float | None,
+    ahead: int | None, progress: Callable[[Progress], None] | None,
 ) -> AsyncIterator[Answer]:
     """See `Evaluator.evaluate_many`."""
     batch = _Batch(evaluator, rewards, deadline, progress)
@@ -34,7 +34,7 @@ async def judge_batch(
     try:
         more = True
         while more or running:
-            while more and broken is None and len(running) < ahead:
+            while more and broken is None and len(running) < (ahead or max(evaluator.judges, 1)):
                 try:
                     item = await anext(source)
                 except StopAsyncIteration:

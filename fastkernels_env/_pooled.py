@@ -10,12 +10,13 @@ import msgspec
 
 from ._draft import Draft
 from .journal import Entry
-from .pool.pool import JudgeLost, JudgePool, PoolClosed
-from .registry import registered_folder
+from .pool.pool import HostLost, JudgeLost, Pool, PoolClosed
 from .task import Task
 from .types import Evaluation, Outcome
 
 _MOST_DEATHS = 2
+_MOST_MOVES = 6
+"""Hosts that may be lost over one reply before it is given up."""
 _RIGHT = (Outcome.ACCEPTED, Outcome.UNMEASURED)
 _DIED = "the judge's own process was killed while it judged this reply"
 
@@ -35,17 +36,18 @@ class Pooled:
     """
 
     def __init__(
-        self, pool: JudgePool, task: Task, entry: Entry, healthy: str | None, finish: Callable[[Evaluation], Evaluation]
+        self, pool: Pool, task: Task, entry: Entry, healthy: str | None, finish: Callable[[Evaluation], Evaluation]
     ) -> None:
         self._pool, self._task, self._entry, self._healthy, self._finish = pool, task, entry, healthy, finish
         self._faults: list[str] = []
+        self._deaths = self._moves = 0
         self._inner: Future[Evaluation] | None = None
         self.future: Future[Evaluation] = Future()
         self.future.add_done_callback(self._take_back)
         self._hand_in(entry, self._answered)
 
     def _hand_in(self, entry: Entry, then: Callable[[Future[Evaluation]], None]) -> None:
-        self._inner = self._pool.submit(entry, registered_folder(entry.task))
+        self._inner = self._pool.submit(entry)
         self._inner.add_done_callback(then)
 
     def _take_back(self, future: Future[Evaluation]) -> None:
@@ -57,6 +59,8 @@ class Pooled:
             evaluation = inner.result()
         except JudgeLost:
             self._lost()
+        except HostLost as error:
+            self._moved(str(error))
         except (PoolClosed, CancelledError) as error:
             self._fail(error)
         else:
@@ -66,8 +70,9 @@ class Pooled:
     def _lost(self) -> None:
         """Once is an accident; whether twice is the reply's doing, a trusted implementation on the same inputs says."""
         self._faults.append(_DIED)
+        self._deaths += 1
         try:
-            if len(self._faults) < _MOST_DEATHS:
+            if self._deaths < _MOST_DEATHS:
                 self._hand_in(self._entry, self._answered)
             elif self._healthy is not None:
                 probe = msgspec.structs.replace(self._entry, text=self._healthy)
@@ -77,9 +82,21 @@ class Pooled:
         except PoolClosed as error:
             self._fail(error)
 
+    def _moved(self, why: str) -> None:
+        """The reply goes to another host; it has nothing to do with what became of this one."""
+        self._faults.append(why)
+        self._moves += 1
+        try:
+            if self._moves < _MOST_MOVES:
+                self._hand_in(self._entry, self._answered)
+            else:
+                self._complete(self._record(Outcome.FAULT, why))
+        except PoolClosed as error:
+            self._fail(error)
+
     def _blame(self, probe: Future[Evaluation]) -> None:
         right = False
-        with contextlib.suppress(JudgeLost, PoolClosed, CancelledError):
+        with contextlib.suppress(JudgeLost, HostLost, PoolClosed, CancelledError):
             right = probe.result().outcome in _RIGHT
         if right:
             self._complete(self._record(Outcome.CRASHED, f"it broke the judge twice, and a baseline on the same inputs did not: {_DIED}"))

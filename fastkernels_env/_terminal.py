@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -109,3 +110,15 @@ class StatusLine:
         stage = f": {self._evaluator.stage.value}" if self._evaluator.stage else ""
         self._spinner.text = Text(f"{self._text}{stage}  {time.monotonic() - self._start:.0f} s")
         return self._spinner
+
+
+def make_table(header: Sequence[str], rows: Sequence[tuple[str, ...]]) -> RenderableType:
+    """A table without lines."""
+    from rich.table import Table
+
+    table = Table(box=None, header_style="dim", pad_edge=False, padding=(0, 2, 0, 0))
+    for name in header:
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    return table

@@ -38,6 +38,7 @@ from ._terminal import (
     write,
 )
 from .bench.app import app as bench
+from .fleet.app import app as fleet
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -54,6 +55,7 @@ app = typer.Typer(
     epilog="Exit status: 0 accepted, 1 any other outcome, 2 unusable arguments, 3 a fault that is not the submission's.",
 )
 app.add_typer(bench, name="bench")
+app.add_typer(fleet, name="fleet")
 
 
 class Device(enum.StrEnum):

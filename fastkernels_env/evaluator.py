@@ -24,7 +24,7 @@ from .clock import now
 from .device import resolve
 from .journal import Entry, Journal
 from .log import append_record
-from .pool.pool import JudgePool, count_judges
+from .pool.pool import JudgePool, Pool, count_judges
 from .registry import load_task
 from .sandbox.layers import ContainmentError, merge, refusal
 from .task import Task, TaskError
@@ -56,6 +56,7 @@ class Evaluator:
         judges: None: this process judges. A number: so many processes do, each an evaluation at a time, and while one of them measures
             the others are stopped. ``auto``: as many as cores and memory allow.
         turnstile: Lets the judge in this process have the device alone, if it shares it.
+        pool: Judges elsewhere, in place of `device` and `judges`.
 
     Raises:
         DeviceError: The device is unknown or absent.
@@ -64,22 +65,26 @@ class Evaluator:
 
     def __init__(
         self, device: str = "auto", *, effort: str = "full", log: str | Path | None = None, strict: bool | None = None,
-        judges: int | str | None = None, turnstile: Turnstile | None = None,
+        judges: int | str | None = None, turnstile: Turnstile | None = None, pool: Pool | None = None,
     ) -> None:
         check_effort(effort)
-        self.device = resolve(device)
+        self.device = pool.device if pool else resolve(device)
         self.effort = effort
         self.log = Path(log) if log is not None else None
         self._journal = Journal(self.log) if self.log is not None else None
         self.strict = os.environ.get("FASTKERNELS_STRICT", "0") not in ("", "0") if strict is None else strict
         self._refusal: str | None = None if self.strict else ""
         self._pipeline = Pipeline(self.device, self.strict, turnstile)
-        self.judges = count_judges(judges, self.device)
-        """Processes that judge; 0: this one does."""
-        self._pool = JudgePool(self.device, self.judges, self.strict) if self.judges else None
+        count = count_judges(judges, self.device)
+        self._pool = pool or (JudgePool(self.device, count, self.strict) if count else None)
         self._draft: Draft | None = None
         self._lock = threading.Lock()
         self._thread: ThreadPoolExecutor | None = None
+
+    @property
+    def judges(self) -> int:
+        """How many processes judge; 0: this one does."""
+        return self._pool.judges if self._pool is not None else 0
 
     @property
     def stage(self) -> Stage | None:
@@ -161,8 +166,9 @@ class Evaluator:
             self.evaluate, task, text, seed=seed, effort=effort, context=context, prompt_hash=prompt_hash, rewards=rewards
         )
 
-    def _submit(self, pool: JudgePool, entry: Entry, rewards: Mapping[str, Scorer]) -> Future[Evaluation]:
-        self._require_containment()
+    def _submit(self, pool: Pool, entry: Entry, rewards: Mapping[str, Scorer]) -> Future[Evaluation]:
+        if pool.local:
+            self._require_containment()
         with no_collection():
             loaded = load_task(entry.task)
         self._recover()
@@ -255,12 +261,12 @@ class Evaluator:
         Raises:
             TaskError: An item names no task. What was handed in before it is answered first.
         """
-        return judge_batch(self, items, rewards or {}, deadline, ahead or max(self.judges, 1), progress)
+        return judge_batch(self, items, rewards or {}, deadline, ahead, progress)
 
     @property
     def alone_seconds(self) -> float:
         """For how long some judge has had the device to itself so far, of several that share it."""
-        return self._pool.arbiter.seconds if self._pool is not None else 0.0
+        return self._pool.alone_seconds if self._pool is not None else 0.0
 
     def open(self) -> Judge:
         """Open the device now.

@@ -41,6 +41,11 @@ def _find(name: str) -> Path | None:
     return next((root / name for root in reversed(_roots()) if (root / name / "task.py").is_file()), None)
 
 
+def is_builtin(folder: Path) -> bool:
+    """Whether a task is one of the library's own."""
+    return folder.resolve().parent == _builtin_root().resolve()
+
+
 def registered_folder(name: str) -> str:
     """Folder of a task that `register_task` has added; empty for others, which every process finds by itself."""
     return str(_registered.get(name, ""))

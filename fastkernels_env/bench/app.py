@@ -10,11 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .._arguments import check_log, check_task, resolve_device
-from .._terminal import ACCEPTED, OTHER, Problem, display, tell, write
+from .._terminal import ACCEPTED, OTHER, Problem, display, make_table, tell, write
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
     from .suite import Fixture, Suite
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Benchmarks of the judge itself.")
@@ -73,7 +71,7 @@ def integrity(
 
         write(json.dumps({**to_builtins(counts), "rows": to_builtins(rows)}, indent=1) + "\n")
     else:
-        display(_table(HEADER, [line(row) for row in rows]))
+        display(make_table(HEADER, [line(row) for row in rows]))
         write(summary(counts) + "\n")
     return ACCEPTED if counts.good else OTHER
 
@@ -128,7 +126,7 @@ def delegation(
 
         write(json.dumps(to_builtins(rows), indent=1) + "\n")
     else:
-        display(_table(HEADER, [line(row) for row in rows]))
+        display(make_table(HEADER, [line(row) for row in rows]))
     return ACCEPTED if all(row.good for row in rows) else OTHER
 
 
@@ -163,7 +161,7 @@ def alarms(
 
         write(json.dumps(to_builtins(rows), indent=1) + "\n")
     else:
-        display(_table(HEADER, table(rows)))
+        display(make_table(HEADER, table(rows)))
     return ACCEPTED if all(row.right for row in rows) else OTHER
 
 
@@ -230,14 +228,3 @@ def _listed(figures: dict[str, int]) -> str:
 def _check_out(out: Path | None) -> None:
     if out is not None:
         check_log(out)
-
-
-def _table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> RenderableType:
-    from rich.table import Table
-
-    table = Table(box=None, header_style="dim", pad_edge=False, padding=(0, 2, 0, 0))
-    for name in header:
-        table.add_column(name, overflow="fold")
-    for row in rows:
-        table.add_row(*row)
-    return table

@@ -189,7 +189,7 @@ def _speedups(evaluations: Sequence[Evaluation]) -> list[tuple[float, float]]:
 def lines(result: Throughput) -> Iterator[str]:
     """The result for a reader."""
     yield f"{result.submissions} submissions on {result.device}, {result.judges} judges, effort {result.effort}: {result.seconds:.0f} s"
-    yield f"evaluations per minute: {result.per_minute:.1f}; after the first answer ({result.first:.1f} s) {result.sustained_per_minute:.1f}"
+    yield f"evaluations per minute: {result.per_minute:.1f}; after the first, {result.first:.1f} s: {result.sustained_per_minute:.1f}"
     yield f"one judge had the device to itself for {result.alone_share:.0%} of the time"
     yield f"seconds from a judge to an answer: median {result.latency_median:.1f}, 95th percentile {result.latency_p95:.1f}"
     yield "median seconds by stage: " + ", ".join(f"{name} {seconds:.2f}" for name, seconds in result.stages.items())

@@ -16,13 +16,14 @@ import threading
 from collections import deque
 from concurrent.futures import Future
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from ..clock import Stops
 from ..device.base import fixed_file
 from ..journal import Entry
 from ..log import decode_record
 from ..protocol import Channel, Closed
+from ..registry import registered_folder
 from ..types import Evaluation
 from .arbiter import Arbiter
 from .frames import Alone, Enter, FromJudge, Leave, Order, Report
@@ -56,6 +57,36 @@ class JudgeLost(Exception):
     """A judge's process ended while it judged; whose fault that was is not known."""
 
 
+class HostLost(Exception):
+    """Judging broke off since a host, a connection to it or the process that serves it was lost; no reply does that."""
+
+
+class Pool(Protocol):
+    """Judges somewhere: on this host, or on others."""
+
+    device: str
+    """Device kind."""
+    local: bool
+    """Whether they run on this host."""
+
+    @property
+    def judges(self) -> int:
+        """How many replies are judged at a time."""
+
+    @property
+    def alone_seconds(self) -> float:
+        """For how long some judge had its device to itself so far."""
+
+    def submit(self, entry: Entry) -> Future[Evaluation]:
+        """See `JudgePool.submit`; `HostLost` is another way in which it may end."""
+
+    def take_back(self, future: Future[Evaluation]) -> None:
+        """Forget an order."""
+
+    def close(self) -> None:
+        """End all judging."""
+
+
 class PoolClosed(Exception):
     """The pool was closed before an order was judged."""
 
@@ -77,20 +108,28 @@ class JudgePool:
         arbiter: Says who measures.
     """
 
+    local = True
+
     def __init__(self, device: str, judges: int, strict: bool) -> None:
-        self.device, self.judges, self.strict = device, judges, strict
+        self.device, self.strict, self._count = device, strict, judges
         self.arbiter = Arbiter()
         self._jobs: deque[_Job] = deque()
         self._condition = threading.Condition()
         self._closed = False
         self._seats: list[_Seat] = []
 
-    def submit(self, entry: Entry, folder: str = "") -> Future[Evaluation]:
-        """Have a reply judged.
+    @property
+    def judges(self) -> int:
+        """How many there are."""
+        return self._count
 
-        Args:
-            entry: The reply.
-            folder: Of its task, where judges do not find it by name.
+    @property
+    def alone_seconds(self) -> float:
+        """For how long one judge had the device to itself."""
+        return self.arbiter.seconds
+
+    def submit(self, entry: Entry) -> Future[Evaluation]:
+        """Have a reply judged.
 
         Returns:
             The record, to come; `JudgeLost` if the judge's process ended, `PoolClosed` if the pool did. Cancelling it takes the order
@@ -105,14 +144,14 @@ class JudgePool:
             if self._closed:
                 raise PoolClosed("the pool is closed")
             self._start()
-            self._jobs.append(_Job(Order(plain, text, folder), future))
+            self._jobs.append(_Job(Order(plain, text, registered_folder(entry.task)), future))
             self._condition.notify()
         return future
 
     def _start(self) -> None:
         """Give every seat a judge, the first time."""
         if not self._seats:
-            self._seats = [_Seat(self) for _ in range(self.judges)]
+            self._seats = [_Seat(self) for _ in range(self._count)]
             for seat in self._seats:
                 seat.start()
 

@@ -1,0 +1,150 @@
+"""What runs on a cluster's hosts: one actor per GPU, or per some cores, with the judges of that device."""
+
+from __future__ import annotations
+
+import fcntl
+import io
+import os
+import tarfile
+import tempfile
+import threading
+import uuid
+from collections import OrderedDict
+from concurrent.futures import Future
+from pathlib import Path
+
+import msgspec
+
+from ..evaluator import Evaluator
+from ..log import encode_record
+from ..pool.frames import Order
+from ..registry import register_task
+from ..types import DeviceInfo, Evaluation
+
+_REMEMBERED = 1024
+"""Answers that are kept for a caller who asks again."""
+
+
+class Facts(msgspec.Struct, frozen=True, kw_only=True):
+    """What an actor is.
+
+    Attributes:
+        incarnation: Another one after every restart.
+        host: Name of its host.
+        device: What it judges on.
+        judges: How many replies at a time.
+        alone_seconds: For how long one judge had the device to itself.
+    """
+
+    incarnation: str
+    host: str
+    device: DeviceInfo
+    judges: int
+    alone_seconds: float
+
+
+class Judges:
+    """The judges of one device, as an actor. Its methods may run at the same time.
+
+    Args:
+        device: ``cpu`` or ``cuda``.
+        judges: As for `Evaluator`.
+        cores: Cores of the host that this actor may use.
+        strict: As for `Evaluator`.
+    """
+
+    def __init__(self, device: str, judges: int | str, cores: int, strict: bool) -> None:
+        self._cores = _take_cores(cores) if device == "cpu" else None
+        self._evaluator = Evaluator(device, strict=strict, judges=judges)
+        self._incarnation = uuid.uuid4().hex
+        self._lock = threading.Lock()
+        self._asked: OrderedDict[str, Future[Evaluation]] = OrderedDict()
+        self._tasks: dict[str, str] = {}
+
+    def facts(self) -> bytes:
+        """`Facts`, as JSON. Opens no device."""
+        from ..device import open_device
+
+        info = open_device(self._evaluator.device).info()
+        return msgspec.json.encode(Facts(
+            incarnation=self._incarnation, host=os.uname().nodename, device=info, judges=self._evaluator.judges,
+            alone_seconds=self._evaluator.alone_seconds,
+        ))  # fmt: skip
+
+    def judge(self, request: str, order: bytes, task: bytes) -> bytes:
+        """Judge a reply, once however often it is asked for.
+
+        Args:
+            request: Id of the request.
+            order: An `Order`, as msgpack.
+            task: Archive of a task's folder that this host may not have; empty for the library's own.
+
+        Returns:
+            The record, as a line of a log.
+        """
+        with self._lock:
+            future = self._asked.get(request)
+            if future is None:
+                future = self._asked[request] = self._submit(msgspec.msgpack.decode(order, type=Order), task)
+                while len(self._asked) > _REMEMBERED:
+                    self._asked.popitem(last=False)
+        return encode_record(future.result())
+
+    def take_back(self, request: str) -> None:
+        """Stop judging a reply."""
+        with self._lock:
+            future = self._asked.pop(request, None)
+        if future is not None:
+            future.cancel()
+
+    def _submit(self, order: Order, task: bytes) -> Future[Evaluation]:
+        entry = order.entry
+        if task:
+            self._install(entry.task, task)
+        return self._evaluator.submit(
+            entry.task, order.text.decode("utf-8", "surrogatepass"), seed=entry.seed, effort=entry.effort, context=entry.context,
+            prompt_hash=entry.prompt_hash,
+        )
+
+    def _install(self, name: str, archive: bytes) -> None:
+        """Unpack a task, unless it is there already."""
+        digest = uuid.uuid5(uuid.NAMESPACE_OID, archive.hex()).hex
+        if self._tasks.get(name) == digest:
+            return
+        folder = Path(tempfile.mkdtemp(prefix="fastkernels-task-")) / name
+        with tarfile.open(fileobj=io.BytesIO(archive)) as files:
+            files.extractall(folder, filter="data")
+        register_task(folder)
+        self._tasks[name] = digest
+
+
+def pack(folder: Path) -> bytes:
+    """An archive of a task's folder; the same for the same files."""
+    target = io.BytesIO()
+    with tarfile.open(fileobj=target, mode="w") as files:
+        for path in sorted(path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts):
+            content = path.read_bytes()
+            member = tarfile.TarInfo(str(path.relative_to(folder)))
+            member.size = len(content)
+            files.addfile(member, io.BytesIO(content))
+    return target.getvalue()
+
+
+def _take_cores(count: int) -> int | None:
+    """Bind this process to a group of `count` cores that no other actor of the host has; the descriptor that holds them.
+
+    Where more actors than groups are on a host, the last ones stay unbound.
+    """
+    cores = sorted(os.sched_getaffinity(0))
+    folder = Path(tempfile.gettempdir()) / f"fastkernels-cores-{os.getuid()}"
+    folder.mkdir(exist_ok=True)
+    for first in range(0, len(cores) - count + 1, max(count, 1)):
+        descriptor = os.open(folder / f"{count}-{first}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(descriptor)
+            continue
+        os.sched_setaffinity(0, cores[first : first + count])
+        return descriptor
+    return None

@@ -1,0 +1,36 @@
+"""What a fleet tells Ray's metrics, from which Prometheus collects it."""
+
+from __future__ import annotations
+
+from ray.util.metrics import Counter, Gauge, Histogram
+
+from ..types import Evaluation
+
+_SECONDS = [0.1, 0.3, 1, 3, 10, 30, 100, 300]
+
+
+class Metrics:
+    """The fleet's counters; names begin with ``fastkernels_``."""
+
+    def __init__(self) -> None:
+        self._evaluations = Counter("fastkernels_evaluations", "Evaluations by outcome.", tag_keys=("task", "outcome"))
+        self._stages = Histogram("fastkernels_stage_seconds", "Seconds of a stage.", boundaries=_SECONDS, tag_keys=("stage",))
+        self._waiting = Gauge("fastkernels_waiting", "Replies that wait for a judge.")
+        self._judging = Gauge("fastkernels_judging", "Replies that are being judged.")
+        self._restarts = Counter("fastkernels_restarts", "Actors that had to start again.")
+
+    def judged(self, evaluation: Evaluation) -> None:
+        """A verdict came."""
+        self._evaluations.inc(tags={"task": evaluation.task, "outcome": evaluation.outcome.value})
+        for stage, seconds in evaluation.seconds.items():
+            self._stages.observe(max(seconds, 0.0), tags={"stage": stage})
+
+    def queue(self, waiting: int, judging: int) -> None:
+        """How much there is to do."""
+        self._waiting.set(waiting)
+        self._judging.set(judging)
+
+    def restarted(self, again: bool) -> None:
+        """An actor came up, or came up again."""
+        if again:
+            self._restarts.inc()

@@ -1,0 +1,270 @@
+"""Hands orders to the actors of a cluster, and takes them elsewhere when hosts are lost."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import threading
+import time
+import uuid
+from collections import deque
+from concurrent.futures import Future
+from typing import Any
+
+import msgspec
+import ray
+from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayActorError, RayError, RayTaskError
+
+from ..device import DeviceError
+from ..journal import Entry
+from ..log import decode_record
+from ..pool.frames import Order
+from ..pool.pool import HostLost, PoolClosed
+from ..registry import is_builtin, load_task
+from ..types import Evaluation
+from .actor import Facts, Judges, pack
+from .metrics import Metrics
+
+_START_SECONDS = 120.0
+_ROOM_SECONDS = 30.0
+_LOOK_SECONDS = 2.0
+_PATIENCE = 20.0
+"""Seconds for which a process that cannot be reached may still come back with what it was judging."""
+_LOST = "the host that judged this reply was lost, or the connection to it"
+
+
+class _Job:
+    """An order on its way."""
+
+    def __init__(self, order: bytes, task: bytes) -> None:
+        self.id, self.order, self.task = uuid.uuid4().hex, order, task
+        self.future: Future[Evaluation] = Future()
+
+
+class _Actor:
+    """A handle, and what is known about what is behind it."""
+
+    def __init__(self, handle: Any) -> None:
+        self.handle = handle
+        self.facts: Facts | None = None
+        """None while it does not answer."""
+        self.unsure: list[tuple[_Job, str, float]] = []
+        """Jobs whose connection broke: the incarnation that had them, and until when it may come back."""
+        self.jobs: dict[str, Future[Evaluation]] = {}
+        """What it was given and has not answered, by request."""
+        self.incarnation = ""
+        self.restarts = -1
+
+    @property
+    def free(self) -> int:
+        """How many more orders it takes."""
+        return self.facts.judges - len(self.jobs) if self.facts else 0
+
+
+class RayPool:
+    """Judges on a Ray cluster: one actor per GPU, or per `cores` cores of hosts without one. Thread-safe.
+
+    Args:
+        address: Of the cluster, as `ray.init` takes it; None: that of ``RAY_ADDRESS``, or a cluster on this host alone.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        cores: Cores of an actor on a CPU host.
+        judges: Judges of an actor, as for `Evaluator`.
+        strict: As for `Evaluator`.
+
+    Raises:
+        DeviceError: The cluster has no such device.
+    """
+
+    local = False
+
+    def __init__(self, address: str | None, device: str, cores: int, judges: int | str, strict: bool) -> None:
+        if not ray.is_initialized():
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        total = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        self.device = ("cuda" if total.get("GPU") else "cpu") if device == "auto" else device
+        if self.device == "cuda" and not total.get("GPU"):
+            raise DeviceError("expected a cluster with GPUs, this one has none; ask for device='cpu'")
+        self._cores = cores if self.device == "cpu" else max(int(total.get("CPU", 1) // total["GPU"]), 1)
+        self._judges, self._strict = judges, strict
+        self._jobs: deque[_Job] = deque()
+        self._actors: list[_Actor] = []
+        self._lock = threading.RLock()
+        self._closed = threading.Event()
+        self._metrics = Metrics()
+        if total.get("CPU", 0) < self._cores:
+            raise DeviceError(f"expected a cluster with {self._cores} cores for a judge, it has {total.get('CPU', 0):g}")
+        until = time.monotonic() + _ROOM_SECONDS
+        while not self._actors:  # what another fleet had is free a moment after it was closed
+            self._grow()
+            if not self._actors and time.monotonic() > until:
+                raise DeviceError(f"expected room for a judge in the cluster ({self._cores} cores), everything is taken")
+            time.sleep(0 if self._actors else 0.1)
+        self._watch = threading.Thread(target=self._watch_actors, name="fleet", daemon=True)
+        self._watch.start()
+
+    @property
+    def judges(self) -> int:
+        """How many replies are judged at a time, by actors that answer."""
+        with self._lock:
+            return max(sum(actor.facts.judges for actor in self._actors if actor.facts), len(self._actors), 1)
+
+    @property
+    def alone_seconds(self) -> float:
+        """Sum over the actors, as they last said."""
+        with self._lock:
+            return sum(actor.facts.alone_seconds for actor in self._actors if actor.facts)
+
+    def facts(self) -> list[Facts]:
+        """What the actors that answer are."""
+        with self._lock:
+            return [actor.facts for actor in self._actors if actor.facts]
+
+    def wait(self, actors: int, seconds: float = _START_SECONDS) -> None:
+        """Wait until so many actors answer.
+
+        Raises:
+            TimeoutError: They do not.
+        """
+        waiter = threading.Event()
+        for _ in range(int(seconds / 0.1)):
+            if len(self.facts()) >= actors:
+                return
+            waiter.wait(0.1)
+        raise TimeoutError(f"expected {actors} judges of the cluster to answer within {seconds:g} s, {len(self.facts())} did")
+
+    def submit(self, entry: Entry) -> Future[Evaluation]:
+        """See `Pool.submit`."""
+        if self._closed.is_set():
+            raise PoolClosed("the fleet is closed")
+        text = entry.text.encode("utf-8", "surrogatepass")
+        order = msgspec.msgpack.encode(Order(msgspec.structs.replace(entry, text=""), text))
+        job = _Job(order, _archive(entry.task))
+        with self._lock:
+            self._jobs.append(job)
+        self._pump()
+        return job.future
+
+    def take_back(self, future: Future[Evaluation]) -> None:
+        """See `Pool.take_back`."""
+        with self._lock:
+            for job in [job for job in self._jobs if job.future is future]:
+                self._jobs.remove(job)
+            for actor in self._actors:
+                for request in [request for request, known in actor.jobs.items() if known is future]:
+                    actor.handle.take_back.remote(request)
+        future.cancel()
+
+    def close(self) -> None:
+        """End the actors. The cluster stays."""
+        self._closed.set()
+        with self._lock:
+            left, self._jobs = list(self._jobs), deque()
+            actors, self._actors = self._actors, []
+        for actor in actors:
+            with contextlib.suppress(RayError):
+                ray.kill(actor.handle)
+        for job in left:
+            _fail(job.future, PoolClosed("the fleet was closed before this was judged"))
+        self._watch.join(2 * _LOOK_SECONDS)
+
+    def _grow(self) -> None:
+        """Start actors where the cluster has room for them: at first, and when hosts have joined."""
+        free = ray.available_resources()  # type: ignore[no-untyped-call]
+        room = free.get("GPU", 0) if self.device == "cuda" else free.get("CPU", 0) // self._cores
+        gpus = {"num_gpus": 1} if self.device == "cuda" else {}
+        variables = {} if self.device == "cuda" else {"CUDA_VISIBLE_DEVICES": ""}  # else an actor without a GPU sees all of them
+        for _ in range(int(room)):
+            handle = ray.remote(Judges).options(
+                num_cpus=self._cores, max_restarts=-1, max_task_retries=0, max_concurrency=64, runtime_env={"env_vars": variables}, **gpus,
+            ).remote(self.device, self._judges, self._cores, self._strict)
+            self._actors.append(_Actor(handle))
+
+    def _watch_actors(self) -> None:
+        """Ask actors that do not answer until they do, and look for hosts that have joined."""
+        while not self._closed.is_set():
+            with self._lock:
+                actors = list(self._actors)
+            for actor in actors:
+                self._ask(actor)
+                self._reconnect(actor)
+            self._pump()
+            with self._lock, contextlib.suppress(RayError):
+                waiting = sum(actor.facts is None for actor in self._actors)
+                if not waiting and not self._closed.is_set():
+                    self._grow()
+                self._metrics.queue(len(self._jobs), sum(len(actor.jobs) for actor in self._actors))
+            self._closed.wait(_LOOK_SECONDS)
+
+    def _ask(self, actor: _Actor) -> None:
+        try:
+            facts = msgspec.json.decode(ray.get(actor.handle.facts.remote(), timeout=_LOOK_SECONDS), type=Facts)
+        except (RayError, GetTimeoutError):
+            return  # it starts, or starts again; what it had in hand fails by itself
+        with self._lock:
+            if actor.incarnation != facts.incarnation:
+                actor.restarts += 1
+                self._metrics.restarted(actor.restarts > 0)
+            actor.facts, actor.incarnation = facts, facts.incarnation
+
+    def _pump(self) -> None:
+        """Give waiting orders to actors that have room, to the emptiest first."""
+        with self._lock:
+            while self._jobs and not self._closed.is_set():
+                actor = max(self._actors, key=lambda actor: actor.free, default=None)
+                if actor is None or actor.free < 1:
+                    return
+                job = self._jobs.popleft()
+                if not job.future.set_running_or_notify_cancel():
+                    continue
+                self._give(job, actor)
+
+    def _give(self, job: _Job, actor: _Actor) -> None:
+        actor.jobs[job.id] = job.future
+        reference = actor.handle.judge.remote(job.id, job.order, job.task)
+        reference.future().add_done_callback(functools.partial(self._answered, job, actor))
+
+    def _reconnect(self, actor: _Actor) -> None:
+        """Ask the same process once more for what it may still be judging; what another one has not heard of goes elsewhere."""
+        with self._lock:
+            unsure, actor.unsure = actor.unsure, []
+            for job, incarnation, until in unsure:
+                if actor.facts is not None and actor.incarnation == incarnation:
+                    self._give(job, actor)
+                elif actor.facts is not None or time.monotonic() > until:
+                    _fail(job.future, HostLost(_LOST))
+                else:
+                    actor.unsure.append((job, incarnation, until))
+
+    def _answered(self, job: _Job, actor: _Actor, answer: Future[bytes]) -> None:
+        with self._lock:
+            actor.jobs.pop(job.id, None)
+        try:
+            evaluation = decode_record(answer.result())
+            self._metrics.judged(evaluation)
+            job.future.set_result(evaluation)
+        except ActorUnavailableError:
+            with self._lock:
+                actor.facts = None
+                actor.unsure.append((job, actor.incarnation, time.monotonic() + _PATIENCE))
+        except RayActorError:
+            with self._lock:
+                actor.facts = None
+            _fail(job.future, PoolClosed("the fleet was closed while this was judged") if self._closed.is_set() else HostLost(_LOST))
+        except RayTaskError as error:
+            _fail(job.future, error.cause if isinstance(error.cause, Exception) else error)
+        except Exception as error:  # objects that went with a host among them
+            _fail(job.future, HostLost(f"{_LOST}: {type(error).__name__}"))
+        finally:
+            self._pump()
+
+
+def _fail(future: Future[Evaluation], error: BaseException) -> None:
+    with contextlib.suppress(Exception):  # it was taken back
+        future.set_exception(error)
+
+
+def _archive(task: str) -> bytes:
+    """A task's folder for hosts that do not have it; empty if every host does."""
+    folder = load_task(task).folder
+    return b"" if is_builtin(folder) else pack(folder)
