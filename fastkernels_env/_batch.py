@@ -69,6 +69,10 @@ async def _each(items: Iterable[Item] | AsyncIterable[Item]) -> AsyncIterator[It
             yield item
 
 
+class _NoVerdict(Exception):
+    """What an item was waiting for came to nothing."""
+
+
 class _Batch:
     """What the items of a batch share."""
 
@@ -95,7 +99,11 @@ class _Batch:
                 del self._first[key]  # what repeats it is judged after all
                 known.set_exception(error if isinstance(error, Exception) else asyncio.CancelledError())
                 raise
-            known.set_result(evaluation)
+            if evaluation.outcome is Outcome.FAULT:
+                del self._first[key]  # no verdict to share
+                known.set_exception(_NoVerdict())
+            else:
+                known.set_result(evaluation)
         else:
             try:
                 evaluation = await asyncio.to_thread(self._repeat, item, await asyncio.shield(known))

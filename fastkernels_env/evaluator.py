@@ -179,7 +179,10 @@ class Evaluator:
         def finish(evaluation: Evaluation) -> Evaluation:
             return self.finish(evaluation, rewards)
 
-        future = Pooled(pool, loaded, entry, canary_source(loaded, self.device), finish).future
+        with contextlib.ExitStack() as undo:
+            undo.callback(held.close)
+            future = Pooled(pool, loaded, entry, canary_source(loaded, self.device), finish).future
+            undo.pop_all()
         future.add_done_callback(lambda _: held.close())
         return future
 
@@ -233,9 +236,15 @@ class Evaluator:
         rewards: Mapping[str, Scorer] | None = None,
     ) -> Evaluation:
         """Judge one reply without blocking the event loop; see `evaluate`."""
-        return await asyncio.wrap_future(await asyncio.to_thread(
+        handing_in = asyncio.ensure_future(asyncio.to_thread(
             self.submit, task, text, seed=seed, effort=effort, context=context, prompt_hash=prompt_hash, rewards=rewards
         ))
+        try:
+            future = await asyncio.shield(handing_in)
+        except asyncio.CancelledError:
+            handing_in.add_done_callback(lambda done: done.cancelled() or done.exception() or done.result().cancel())
+            raise
+        return await asyncio.wrap_future(future)
 
     def evaluate_many(
         self,

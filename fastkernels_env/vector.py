@@ -20,6 +20,7 @@ from .pool.pool import count_judges
 from .types import Evaluation
 
 Batch = dict[str, Any]
+EXECUTORS = ("local", "ray")
 
 
 class KernelVectorEnv(VectorEnv[Batch, Sequence[str], np.ndarray]):
@@ -44,6 +45,7 @@ class KernelVectorEnv(VectorEnv[Batch, Sequence[str], np.ndarray]):
         render_mode: None or ``ansi``.
         evaluator: Use this one, and leave it open at `close`.
         judges: As for `Evaluator`; None: as many as cores and memory allow, but no more than environments.
+        executor: ``local``, or ``ray`` for a `Fleet` on the cluster of ``RAY_ADDRESS`` (without it, on one of this host).
 
     Raises:
         ValueError: Fewer than one environment, or no task; and whatever `KernelEnv` raises.
@@ -69,15 +71,24 @@ class KernelVectorEnv(VectorEnv[Batch, Sequence[str], np.ndarray]):
         render_mode: str | None = None,
         evaluator: Evaluator | None = None,
         judges: int | str | None = None,
+        executor: str = "local",
     ) -> None:
         if num_envs < 1:
             raise ValueError(f"expected num_envs of at least 1, got {num_envs!r}")
         names = [task] if isinstance(task, str) else list(task)
         if not names:
             raise ValueError("expected the name of a task, or of several, got none")
-        if evaluator is None:
-            judges = min(num_envs, count_judges("auto", resolve(device))) if judges is None else judges
-        self.evaluator, self._owns_evaluator = open_evaluator(evaluator, device, log, judges), evaluator is None
+        if executor not in EXECUTORS:
+            raise ValueError(f"expected executor to be one of {', '.join(map(repr, EXECUTORS))}, got {executor!r}")
+        self._owns_evaluator = evaluator is None
+        if evaluator is None and executor == "ray":
+            from .fleet import Fleet
+
+            self.evaluator: Evaluator = Fleet(device=device, log=log, judges=judges or "auto")
+        else:
+            if evaluator is None and judges is None:
+                judges = min(num_envs, count_judges("auto", resolve(device)))
+            self.evaluator = open_evaluator(evaluator, device, log, judges)
         shared = self.evaluator
         self.envs = [
             KernelEnv(

@@ -204,3 +204,28 @@ def test_rendering(make):
     reports = envs.render()
     assert "REJECTED" in reports[0]
     assert "BUILD FAILED" in reports[1]
+
+
+def test_replies_are_judged_by_several_judges_and_for_several_tasks():
+    replies = [PROSE, SYNTAX_ERROR, "```python\ndef rms_norm(out, input, weight, epsilon):\n    pass\n```", PROSE]
+    envs = KernelVectorEnv(["rms_norm", "silu_and_mul"], num_envs=4, device="cpu", effort="quick", judges=2)
+    try:
+        observations, _ = envs.reset(seed=0)
+        assert ["rms_norm(" in prompt for prompt in observations["prompt"]] == [True, False, True, False]
+        assert envs.evaluator.judges == 2
+        _, rewards, terminated, truncated, infos = envs.step(replies)
+        assert terminated.all()
+        assert not truncated.any()
+        assert infos["final_info"]["outcome"].tolist() == ["rejected", "rejected", "wrong", "rejected"]
+        assert (rewards < 0).all()
+    finally:
+        envs.close()
+
+
+def test_judges_beside_a_given_evaluator_and_unknown_executors_are_refused(evaluator):
+    with pytest.raises(ValueError, match="expected no judges beside a given evaluator"):
+        KernelVectorEnv("rms_norm", evaluator=evaluator, judges=2)
+    with pytest.raises(ValueError, match="expected executor to be one of 'local', 'ray', got 'slurm'"):
+        KernelVectorEnv("rms_norm", executor="slurm")
+    with pytest.raises(ValueError, match="expected the name of a task, or of several, got none"):
+        KernelVectorEnv([])

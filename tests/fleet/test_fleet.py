@@ -9,6 +9,7 @@ import signal
 import sys
 from pathlib import Path
 
+import gymnasium
 import pytest
 import ray
 from ray.cluster_utils import Cluster
@@ -118,6 +119,15 @@ def test_whatever_dies_every_reply_gets_one_verdict(cluster, fleet):
     assert len({record.id for record in read_log(fleet.log)}) == 24
     assert sorted(record.text for record in read_log(fleet.log)) == sorted(item.text for item in items)
     assert len(killed) > 12
+
+
+def test_a_vector_environment_on_the_cluster(cluster):
+    envs = gymnasium.make_vec("FastKernels/rms_norm-v0", num_envs=3, device="cpu", effort="quick", executor="ray")
+    envs.reset(seed=0)
+    _, _, terminated, _, infos = envs.step([FORGETFUL.format(number) for number in range(3)])
+    envs.close()
+    assert terminated.all()
+    assert infos["final_info"]["outcome"].tolist() == ["wrong"] * 3
 
 
 def test_a_fleet_that_is_closed_leaves_no_actor(cluster, tmp_path):
