@@ -39,11 +39,11 @@ def log(tmp_path_factory):
 @pytest.fixture(scope="module")
 def evaluator(log):
     """Two judges; they leave no folder and no process behind."""
-    before = set(Path(tempfile.gettempdir()).glob("fastkernels-*"))
+    before = set(Path(tempfile.gettempdir()).glob("fastkernels-judge-*"))
     with Evaluator("cpu", effort="quick", log=log, judges=2) as shared:
         yield shared
-    assert set(Path(tempfile.gettempdir()).glob("fastkernels-*")) <= before
-    assert not [pid for pid in tree.descendants(os.getpid()) if "fastkernels_env" in Path(f"/proc/{pid}/cmdline").read_text()]
+    assert set(Path(tempfile.gettempdir()).glob("fastkernels-judge-*")) <= before  # all that a judge has lies in its own
+    assert not [pid for pid in tree.descendants(os.getpid()) if "fastkernels_env.pool" in Path(f"/proc/{pid}/cmdline").read_text()]
 
 
 def judge(evaluator, items, **options):

@@ -202,6 +202,28 @@ def throughput(
     return ACCEPTED if set(result.outcomes) == {"accepted"} else OTHER
 
 
+@app.command()
+def chaos(
+    count: Annotated[int, typer.Option(min=1, help="Replies.")] = 300,
+    nodes: Annotated[int, typer.Option(min=1, help="Nodes of the cluster, all on this machine.")] = 2,
+    every: Annotated[float, typer.Option(min=0.1, help="Mean seconds from one kill to the next.")] = 15.0,
+    seed: Annotated[int, typer.Option(help="Of what is killed, and when.")] = 0,
+    as_json: JsonOption = False,
+) -> int:
+    """Judge a batch while judges, actors and nodes are killed; exit status 1 if a verdict is lost, doubled or not the right one."""
+    from msgspec import to_builtins
+
+    from .chaos import run_chaos
+
+    result = run_chaos(count, nodes, every, seed, tell)
+    if as_json:
+        write(json.dumps(to_builtins(result), indent=1) + "\n")
+    else:
+        figures = {**to_builtins(result), "unexpected": _listed(result.unexpected) or 0, "killed": _listed(result.killed)}
+        write("".join(f"{name}: {value}\n" for name, value in figures.items()))
+    return ACCEPTED if result.good else OTHER
+
+
 def _suite(folder: Path | None) -> Suite:
     from .suite import SuiteError, find_suite
 

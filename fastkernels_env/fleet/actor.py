@@ -21,7 +21,7 @@ from ..pool.frames import Order
 from ..registry import register_task
 from ..types import DeviceInfo, Evaluation
 
-_REMEMBERED = 1024
+_REMEMBERED = 128
 """Answers that are kept for a caller who asks again."""
 
 
