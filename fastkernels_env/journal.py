@@ -18,6 +18,8 @@ import msgspec
 
 from .types import Context
 
+_TRIES = 100
+
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
     """An evaluation under way: the arguments of `Evaluator.evaluate`, and how often a process was killed over the same reply."""
@@ -67,8 +69,7 @@ class Journal:
         if not self._active:
             return None, -1
         with contextlib.suppress(OSError):
-            self._folder.mkdir(parents=True, exist_ok=True)
-            descriptor, name = tempfile.mkstemp(prefix=".", dir=self._folder)
+            descriptor, name = self._open()
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             os.write(descriptor, msgspec.json.encode(entry))
             path = Path(name).with_name(f"{Path(name).name[1:]}.json")
@@ -76,10 +77,23 @@ class Journal:
             return path, descriptor
         return None, -1
 
+    def _open(self) -> tuple[int, str]:
+        """A new file in the folder, which whoever ended the last evaluation may be removing."""
+        for _ in range(_TRIES):
+            with contextlib.suppress(FileNotFoundError, FileExistsError):  # the latter: it went while it was looked at
+                self._folder.mkdir(parents=True, exist_ok=True)
+                return tempfile.mkstemp(prefix=".", dir=self._folder)
+        raise FileNotFoundError(self._folder)
+
+    def _entries(self) -> list[Path]:
+        with contextlib.suppress(FileNotFoundError):  # it is removed with its last entry
+            return sorted(self._folder.glob("*.json"))
+        return []
+
     def take_lost(self) -> list[Entry]:
         """Entries whose process is gone, with this death counted. Each is given out once, to one of the evaluators that ask."""
         found = []
-        for path in sorted(self._folder.glob("*.json")) if self._active else []:
+        for path in self._entries() if self._active else []:
             with contextlib.suppress(OSError, msgspec.DecodeError), path.open("rb") as file:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if not path.exists():
