@@ -8,8 +8,8 @@ import logging
 import os
 import random
 import signal
+import sys
 import tempfile
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -93,7 +93,7 @@ def run_chaos(count: int, nodes: int, every: float, seed: int, progress: Callabl
         for _ in range(nodes):
             cluster.add_node(num_cpus=2)
         ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR)
-        with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
+        with tempfile.TemporaryDirectory(prefix="chaos-") as folder, contextlib.redirect_stdout(sys.stderr):  # Ray prints what dies
             return _run(cluster, replies(count), Path(folder) / "log.jsonl", every, seed, progress)
     finally:
         ray.shutdown()
@@ -108,8 +108,8 @@ def _run(
     start = time.perf_counter()
     with Fleet(device="cpu", effort="quick", log=log, judges=1) as fleet:
         fleet.wait(1)
-        with _Killer(cluster, every, seed, progress) as killer:
-            answers = asyncio.run(_judge(fleet, [item for _, item in batch], progress))
+        killer = _Killer(cluster, every, seed, progress)
+        answers = asyncio.run(_judge(fleet, [item for _, item in batch], killer, progress))
     seconds = time.perf_counter() - start
     by_index = Counter(answer.index for answer in answers)
     unexpected = Counter(
@@ -124,33 +124,29 @@ def _run(
     )  # fmt: skip
 
 
-async def _judge(fleet: Any, items: Sequence[Item], progress: Callable[[str], None]) -> list[Answer]:
+async def _judge(fleet: Any, items: Sequence[Item], killer: _Killer, progress: Callable[[str], None]) -> list[Answer]:
     answers = []
+    killing = asyncio.create_task(killer.run())
     async for answer in fleet.evaluate_many(items):
         answers.append(answer)
         progress(f"{len(answers)} of {len(items)}: {answer.evaluation.outcome.value}")
+        if killing.done():
+            await killing  # it ends by an error alone
+    killing.cancel()
     return answers
 
 
 class _Killer:
-    """Kills judges, actors and nodes at random, in a thread, for as long as it is entered; a node that is gone gets a successor."""
+    """Kills judges, actors and nodes at random; a node that is gone gets a successor. For the main thread, where Ray starts nodes."""
 
     def __init__(self, cluster: Any, every: float, seed: int, progress: Callable[[str], None]) -> None:
         self._cluster, self._every, self._random, self._progress = cluster, every, random.Random(seed), progress
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="chaos", daemon=True)
         self.killed: Counter[str] = Counter()
 
-    def __enter__(self) -> _Killer:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._done.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        while not self._done.wait(self._random.uniform(0.5, 1.5) * self._every):
+    async def run(self) -> None:
+        """Kill something now and then, until this is cancelled."""
+        while True:
+            await asyncio.sleep(self._random.uniform(0.5, 1.5) * self._every)
             kind = self._random.choice(_KINDS)
             if self._kill(kind):
                 self.killed[kind] += 1

@@ -1,0 +1,22 @@
+"""What the chaos run hands in, and what it calls good; that verdicts survive is tested with the fleet."""
+
+from __future__ import annotations
+
+import msgspec
+
+from fastkernels_env.bench.chaos import Chaos, replies
+from fastkernels_env.types import Outcome
+
+GOOD = Chaos(submissions=4, answers=4, lost=0, doubled=0, unexpected={}, killed={"judge": 1}, moved=1, seconds=1.0)
+
+
+def test_replies_are_distinct_and_of_every_kind():
+    found = replies(12)
+    assert len({item.text for _, item in found}) == 12
+    assert {outcome for outcome, _ in found} == {Outcome.ACCEPTED, Outcome.WRONG, Outcome.CRASHED, Outcome.REJECTED}
+
+
+def test_a_lost_a_doubled_and_another_verdict_are_not_good():
+    assert GOOD.good
+    for change in ({"lost": 1}, {"doubled": 1}, {"unexpected": {"accepted became crashed": 1}}):
+        assert not msgspec.structs.replace(GOOD, **change).good
