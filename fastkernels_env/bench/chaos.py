@@ -96,7 +96,7 @@ def run_chaos(count: int, nodes: int, every: float, seed: int, progress: Callabl
         with tempfile.TemporaryDirectory(prefix="chaos-") as folder, contextlib.redirect_stdout(sys.stderr):  # Ray prints what dies
             return _run(cluster, replies(count), Path(folder) / "log.jsonl", every, seed, progress)
     finally:
-        ray.shutdown()
+        ray.shutdown()  # type: ignore[no-untyped-call]
         cluster.shutdown()
 
 
