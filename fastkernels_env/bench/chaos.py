@@ -96,8 +96,8 @@ def run_chaos(count: int, nodes: int, every: float, seed: int, progress: Callabl
         with tempfile.TemporaryDirectory(prefix="chaos-") as folder, contextlib.redirect_stdout(sys.stderr):  # Ray prints what dies
             return _run(cluster, replies(count), Path(folder) / "log.jsonl", every, seed, progress)
     finally:
-        ray.shutdown()  # type: ignore[no-untyped-call]
-        cluster.shutdown()
+        ray.shutdown()
+        cluster.shutdown()  # type: ignore[no-untyped-call]
 
 
 def _run(
