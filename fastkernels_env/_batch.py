@@ -5,16 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import uuid
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from ._draft import Draft
+from ._draft import ended
 from .journal import Entry
 from .registry import load_task
 from .submission import RejectedError, extract
-from .task import TaskError
 from .types import Answer, Evaluation, Item, Outcome, Progress
 
 if TYPE_CHECKING:
@@ -29,38 +28,57 @@ async def judge_batch(
 ) -> AsyncIterator[Answer]:
     """See `Evaluator.evaluate_many`."""
     batch = _Batch(evaluator, rewards, deadline, progress)
-    source, index, broken = _each(items), 0, None
+    source, index = _each(items), 0
     running: set[asyncio.Task[Answer]] = set()
+    asking: asyncio.Task[Item | None] | None = None
+    broken: Exception | None = None
+    more = True
     try:
-        more = True
-        while more or running:
-            while more and broken is None and len(running) < (ahead or max(evaluator.judges, 1)):
-                try:
-                    item = await anext(source)
-                except StopAsyncIteration:
-                    more = False
-                    break
-                try:
-                    await asyncio.to_thread(load_task, item.task)
-                except TaskError as error:
-                    more, broken = False, error
-                    break
-                running.add(asyncio.create_task(batch.judge(index, item)))
-                index += 1
-            if not running:
+        while True:
+            if more and asking is None and len(running) < (ahead or max(evaluator.judges, 1)):
+                asking = asyncio.create_task(_next(source))  # beside the others: what is ready does not wait for it
+            waiting: set[asyncio.Task[Any]] = {*running, *([asking] if asking else [])}
+            if not waiting:
                 break
-            ready, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            if asking is not None and asking in done:
+                try:
+                    item = asking.result()
+                except Exception as error:  # of the source, or there is no such task
+                    item, broken = None, error
+                asking, more = None, item is not None
+                if item is not None:
+                    running.add(asyncio.create_task(batch.judge(index, item)))
+                    index += 1
+            ready, running = running & done, running - done
             for task in ready:
                 yield task.result()
         if broken is not None:
             raise broken
     finally:
-        for task in running:
-            task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
+        left: set[asyncio.Task[Any]] = {*running, *([asking] if asking else [])}
+        for unfinished in left:
+            unfinished.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+        await source.aclose()
 
 
-async def _each(items: Iterable[Item] | AsyncIterable[Item]) -> AsyncIterator[Item]:
+async def _next(source: AsyncIterator[Item]) -> Item | None:
+    """The next item; None if there are no more.
+
+    Raises:
+        TaskError: It names no task.
+        ValueError: Its deadline is not above 0.
+    """
+    item = await anext(source, None)
+    if item is not None:
+        await asyncio.to_thread(load_task, item.task)
+        if item.deadline is not None and not item.deadline > 0:
+            raise ValueError(f"expected the deadline of an item to be above 0, or None, got {item.deadline!r}")
+    return item
+
+
+async def _each(items: Iterable[Item] | AsyncIterable[Item]) -> AsyncGenerator[Item, None]:
     if isinstance(items, AsyncIterable):
         async for item in items:
             yield item
@@ -139,9 +157,9 @@ class _Batch:
             task=item.task, text=item.text, seed=item.seed or 0, effort=item.effort or self._evaluator.effort, context=item.context,
             prompt_hash=item.prompt_hash,
         )
-        draft = Draft(self._evaluator.device)
-        draft.end(Outcome.FAULT, f"no verdict within the {deadline:g} s that the caller allowed")
-        return self._evaluator.finish(draft.record(load_task(item.task), entry), self._rewards)
+        reason = f"no verdict within the {deadline:g} s that the caller allowed"
+        record = ended(self._evaluator.device, load_task(item.task), entry, Outcome.FAULT, reason)
+        return self._evaluator.finish(record, self._rewards)
 
     def _repeat(self, item: Item, evaluation: Evaluation) -> Evaluation:
         """The record of an item that repeats one."""

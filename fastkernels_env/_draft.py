@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import uuid
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -77,3 +78,11 @@ class Draft:
             context=entry.context, containment=list(held.active), missing_containment=list(held.missing), versions=versions(),
         )
         return msgspec.structs.replace(evaluation, feedback=write_feedback(evaluation, self.output))
+
+
+def ended(kind: str, task: Task, entry: Entry, outcome: Outcome, reason: str, faults: Sequence[str] = ()) -> Evaluation:
+    """The record of an evaluation that ended before any of its stages said anything."""
+    draft = Draft(kind)
+    draft.faults = list(faults)
+    draft.end(outcome, reason)
+    return draft.record(task, entry)

@@ -8,9 +8,9 @@ from concurrent.futures import CancelledError, Future
 
 import msgspec
 
-from ._draft import Draft
+from ._draft import ended
 from .journal import Entry
-from .pool.pool import HostLost, JudgeLost, Pool, PoolClosed
+from .pool.pool import HostLost, JudgeLost, Pool
 from .task import Task
 from .types import Evaluation, Outcome
 
@@ -50,6 +50,13 @@ class Pooled:
         self._inner = self._pool.submit(entry)
         self._inner.add_done_callback(then)
 
+    def _hand_in_again(self, entry: Entry, then: Callable[[Future[Evaluation]], None]) -> None:
+        """The same where nobody is there to whom an error could be raised."""
+        try:
+            self._hand_in(entry, then)
+        except Exception as error:
+            self._fail(error)
+
     def _take_back(self, future: Future[Evaluation]) -> None:
         if future.cancelled() and self._inner is not None:
             self._pool.take_back(self._inner)
@@ -61,7 +68,7 @@ class Pooled:
             self._lost()
         except HostLost as error:
             self._moved(str(error))
-        except (PoolClosed, CancelledError) as error:
+        except (Exception, CancelledError) as error:
             self._fail(error)
         else:
             evaluation = msgspec.structs.replace(evaluation, text=self._entry.text, faults=[*self._faults, *evaluation.faults])
@@ -71,32 +78,25 @@ class Pooled:
         """Once is an accident; whether twice is the reply's doing, a trusted implementation on the same inputs says."""
         self._faults.append(_DIED)
         self._deaths += 1
-        try:
-            if self._deaths < _MOST_DEATHS:
-                self._hand_in(self._entry, self._answered)
-            elif self._healthy is not None:
-                probe = msgspec.structs.replace(self._entry, text=self._healthy)
-                self._hand_in(probe, self._blame)
-            else:
-                self._complete(self._record(Outcome.FAULT, _DIED))
-        except PoolClosed as error:
-            self._fail(error)
+        if self._deaths < _MOST_DEATHS:
+            self._hand_in_again(self._entry, self._answered)
+        elif self._healthy is not None:
+            self._hand_in_again(msgspec.structs.replace(self._entry, text=self._healthy), self._blame)
+        else:
+            self._complete(self._record(Outcome.FAULT, _DIED))
 
     def _moved(self, why: str) -> None:
         """The reply goes to another host; it has nothing to do with what became of this one."""
         self._faults.append(why)
         self._moves += 1
-        try:
-            if self._moves < _MOST_MOVES:
-                self._hand_in(self._entry, self._answered)
-            else:
-                self._complete(self._record(Outcome.FAULT, why))
-        except PoolClosed as error:
-            self._fail(error)
+        if self._moves < _MOST_MOVES:
+            self._hand_in_again(self._entry, self._answered)
+        else:
+            self._complete(self._record(Outcome.FAULT, why))
 
     def _blame(self, probe: Future[Evaluation]) -> None:
         right = False
-        with contextlib.suppress(JudgeLost, HostLost, PoolClosed, CancelledError):
+        with contextlib.suppress(Exception, CancelledError):  # then nobody knows whether the device is in order
             right = probe.result().outcome in _RIGHT
         if right:
             self._complete(self._record(Outcome.CRASHED, f"it broke the judge twice, and a baseline on the same inputs did not: {_DIED}"))
@@ -104,10 +104,7 @@ class Pooled:
             self._complete(self._record(Outcome.FAULT, _DIED))
 
     def _record(self, outcome: Outcome, reason: str) -> Evaluation:
-        draft = Draft(self._pool.device)
-        draft.faults = self._faults[:-1]
-        draft.end(outcome, reason)
-        return draft.record(self._task, self._entry)
+        return ended(self._pool.device, self._task, self._entry, outcome, reason, self._faults[:-1])
 
     def _complete(self, evaluation: Evaluation) -> None:
         if self.future.set_running_or_notify_cancel():

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol, Self
 import msgspec
 
 from ._batch import judge_batch
-from ._draft import Draft
+from ._draft import Draft, ended
 from ._pipeline import Pipeline, head_start, no_collection
 from ._pooled import Pooled
 from .build import probe_containment
@@ -72,7 +72,7 @@ class Evaluator:
         self.effort = effort
         self.log = Path(log) if log is not None else None
         self._journal = Journal(self.log) if self.log is not None else None
-        self.strict = os.environ.get("FASTKERNELS_STRICT", "0") not in ("", "0") if strict is None else strict
+        self.strict = is_strict(strict)
         self._refusal: str | None = None if self.strict else ""
         self._pipeline = Pipeline(self.device, self.strict, turnstile)
         count = count_judges(judges, self.device)
@@ -123,10 +123,9 @@ class Evaluator:
             TaskError: There is no such task (or its folder cannot be loaded).
             ContainmentError: `strict`, and this host lacks a layer of containment.
             LogError: The record could not be appended; its message says where the record was saved instead.
+            JudgeBroken: A judge in a process of its own cannot judge there; the message says why.
         """
-        effort = check_effort(effort or self.effort)
-        seed = secrets.randbits(48) if seed is None else seed
-        entry = Entry(task=task, text=text, seed=seed, effort=effort, context=context or Context(), prompt_hash=prompt_hash)
+        entry = self._entry(task, text, seed, effort, context, prompt_hash)
         if self._pool is not None:
             return self._wait(self._submit(self._pool, entry, rewards or {}), entry, rewards or {})
         self._require_containment()
@@ -155,15 +154,21 @@ class Evaluator:
 
         Cancelling the future takes the reply back. Where this process judges, one that is being judged is judged to its end.
         """
-        effort = check_effort(effort or self.effort)
-        seed = secrets.randbits(48) if seed is None else seed
-        entry = Entry(task=task, text=text, seed=seed, effort=effort, context=context or Context(), prompt_hash=prompt_hash)
+        entry = self._entry(task, text, seed, effort, context, prompt_hash)
         if self._pool is not None:
             return self._submit(self._pool, entry, rewards or {})
         if self._thread is None:
             self._thread = ThreadPoolExecutor(1, thread_name_prefix="evaluator")
         return self._thread.submit(
-            self.evaluate, task, text, seed=seed, effort=effort, context=context, prompt_hash=prompt_hash, rewards=rewards
+            self.evaluate, task, text, seed=entry.seed, effort=effort, context=context, prompt_hash=prompt_hash, rewards=rewards
+        )
+
+    def _entry(
+        self, task: str, text: str, seed: int | None, effort: str | None, context: Context | None, prompt_hash: str
+    ) -> Entry:
+        return Entry(
+            task=task, text=text, seed=secrets.randbits(48) if seed is None else seed, effort=check_effort(effort or self.effort),
+            context=context or Context(), prompt_hash=prompt_hash,
         )
 
     def _submit(self, pool: Pool, entry: Entry, rewards: Mapping[str, Scorer]) -> Future[Evaluation]:
@@ -191,9 +196,7 @@ class Evaluator:
             return future.result()
         except KeyboardInterrupt:
             if future.cancel():
-                draft = Draft(self.device)
-                draft.end(Outcome.FAULT, "interrupted")
-                self.finish(draft.record(load_task(entry.task), entry), rewards)
+                self.finish(ended(self.device, load_task(entry.task), entry, Outcome.FAULT, "interrupted"), rewards)
             raise
 
     def finish(self, evaluation: Evaluation, rewards: Mapping[str, Scorer]) -> Evaluation:
@@ -242,7 +245,8 @@ class Evaluator:
         try:
             future = await asyncio.shield(handing_in)
         except asyncio.CancelledError:
-            handing_in.add_done_callback(lambda done: done.cancelled() or done.exception() or done.result().cancel())
+            with contextlib.suppress(Exception):  # that it could not be handed in is as good
+                (await handing_in).cancel()  # what a thread has begun to hand in would be judged for nobody
             raise
         return await asyncio.wrap_future(future)
 
@@ -269,7 +273,11 @@ class Evaluator:
 
         Raises:
             TaskError: An item names no task. What was handed in before it is answered first.
+            ValueError: `deadline` or `ahead` is not above 0 (at once).
         """
+        for name, value in (("deadline", deadline), ("ahead", ahead)):
+            if value is not None and not value > 0:
+                raise ValueError(f"expected {name} to be above 0, or None, got {value!r}")
         return judge_batch(self, items, rewards or {}, deadline, ahead, progress)
 
     @property
@@ -294,7 +302,9 @@ class Evaluator:
             raise ContainmentError(self._refusal)
 
     def close(self) -> None:
-        """End every worker. The evaluator opens again at the next evaluation."""
+        """End every worker. What judges in processes of their own are at work on is given up and raises `PoolClosed`, where it is waited
+        for. The evaluator opens again at the next evaluation.
+        """
         if self._pool is not None:
             self._pool.close()
         if self._thread is not None:
@@ -348,6 +358,11 @@ class Evaluator:
         return probe.outcome in (Outcome.ACCEPTED, Outcome.UNMEASURED)
 
 
+def is_strict(strict: bool | None) -> bool:
+    """Whether missing layers of containment are refused: as it is said, or as ``FASTKERNELS_STRICT`` says."""
+    return os.environ.get("FASTKERNELS_STRICT", "0") not in ("", "0") if strict is None else strict
+
+
 def check_effort(effort: str) -> str:
     """An effort's name, if it is one.
 
@@ -360,6 +375,6 @@ def check_effort(effort: str) -> str:
 
 
 def canary_source(task: Task, device: str) -> str | None:
-    """A baseline of the task as a submission: one that needs no package of its own and no compiler; None if there is none."""
-    plain = [b for b in task.baselines if device in b.devices and not b.compile and not b.requires]
-    return f"```python\n{(task.folder / 'baselines' / plain[0].file).read_text()}\n```" if plain else None
+    """A plain baseline of the task as a submission; None if there is none."""
+    plain = task.plain_baseline(device)
+    return f"```python\n{(task.folder / 'baselines' / plain.file).read_text()}\n```" if plain else None

@@ -46,11 +46,6 @@ def is_builtin(folder: Path) -> bool:
     return folder.resolve().parent == _builtin_root().resolve()
 
 
-def registered_folder(name: str) -> str:
-    """Folder of a task that `register_task` has added; empty for others, which every process finds by itself."""
-    return str(_registered.get(name, ""))
-
-
 def register_task(folder: str | os.PathLike[str]) -> str:
     """Add a task folder and its Gymnasium id.
 

@@ -328,6 +328,11 @@ class Task(abc.ABC):
         files = sorted(path for path in (self.folder / "seeds").iterdir() if path.suffix in SEED_LANGUAGE)
         return {path.name: path.read_text() for path in files}
 
+    def plain_baseline(self, device: str) -> Baseline | None:
+        """The first baseline that needs no package of its own and no compiler; None if there is none."""
+        plain = (b for b in self.baselines if device in b.devices and not b.compile and not b.requires)
+        return next(plain, None)
+
     def mutants(self) -> list[Mutant]:
         """Edits of the seeds that the judge must reject.
 

@@ -80,11 +80,13 @@ class KernelVectorEnv(VectorEnv[Batch, Sequence[str], np.ndarray]):
             raise ValueError("expected the name of a task, or of several, got none")
         if executor not in EXECUTORS:
             raise ValueError(f"expected executor to be one of {', '.join(map(repr, EXECUTORS))}, got {executor!r}")
+        if evaluator is not None and executor == "ray":
+            raise ValueError("expected no executor beside a given evaluator, which has its own, got 'ray'")
         self._owns_evaluator = evaluator is None
-        if evaluator is None and executor == "ray":
+        if executor == "ray":
             from .fleet import Fleet
 
-            self.evaluator: Evaluator = Fleet(device=device, log=log, judges=judges or "auto")
+            self.evaluator: Evaluator = Fleet(device=device, log=log, judges="auto" if judges is None else judges)
         else:
             if evaluator is None and judges is None:
                 judges = min(num_envs, count_judges("auto", resolve(device)))

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from fastkernels_env import Evaluator, read_log
-from fastkernels_env.registry import load_task
+from fastkernels_env.pool.pool import JudgeBroken, count_judges
+from fastkernels_env.registry import _registered, load_task, register_task
 from fastkernels_env.sandbox import tree
 from fastkernels_env.task import TaskError
 from fastkernels_env.types import Context, Item, Outcome
@@ -97,6 +98,47 @@ def test_no_more_is_asked_for_than_is_judged(evaluator):
 
     asyncio.run(run())
     assert sorted(answered) == [0, 1, 2, 3, 4]
+
+
+def test_what_is_ready_does_not_wait_for_the_next_item(evaluator):
+    """The second item comes only once the first is answered, though two could be judged at a time."""
+    async def run():
+        answered = asyncio.Event()
+
+        async def replies():
+            yield item(f"{PROSE} first")
+            await answered.wait()
+            yield item(f"{PROSE} second")
+
+        found = []
+        async for answer in evaluator.evaluate_many(replies(), ahead=2):
+            found.append(answer.index)
+            answered.set()
+        return found
+
+    assert asyncio.run(asyncio.wait_for(run(), 60)) == [0, 1]
+
+
+def test_what_the_source_raises_comes_after_the_answers(evaluator):
+    answers = []
+
+    def replies():
+        yield item(FORGETFUL)
+        raise RuntimeError("no more kernels")
+
+    async def run():
+        async for answer in evaluator.evaluate_many(replies(), ahead=2):
+            answers.append(answer)
+
+    with pytest.raises(RuntimeError, match="no more kernels"):
+        asyncio.run(run())
+    assert [answer.evaluation.outcome for answer in answers] == [Outcome.WRONG]
+
+
+@pytest.mark.parametrize("option", [{"ahead": 0}, {"ahead": -1}, {"deadline": 0}, {"deadline": -2.0}, {"deadline": float("nan")}])
+def test_a_bad_option_is_refused_at_once(evaluator, option):
+    with pytest.raises(ValueError, match=f"expected {next(iter(option))} to be above 0, or None, got"):
+        evaluator.evaluate_many([], **option)
 
 
 def test_an_item_without_a_task_is_told_after_the_others_are_answered(evaluator):
@@ -185,6 +227,47 @@ def test_a_reply_over_which_two_judges_die_crashed_if_the_device_is_healthy(eval
     assert evaluation.outcome is Outcome.CRASHED
     assert evaluation.reason.startswith("it broke the judge twice, and a baseline on the same inputs did not")
     assert evaluation.faults == ["the judge's own process was killed while it judged this reply"]
+
+
+def test_an_interrupt_that_came_too_late_costs_the_next_reply_nothing(evaluator):
+    """It was meant for the reply before, and the judge is at work on another one when it arrives."""
+    future = evaluator.submit("rms_norm", ENDLESS.replace("60", "3"))
+    while not (found := at_work(evaluator)):
+        time.sleep(0.01)
+    os.kill(found[0], signal.SIGINT)
+    assert future.result().outcome in (Outcome.WRONG, Outcome.TIMED_OUT)
+    assert future.result().faults == []
+
+
+def test_a_task_that_only_this_process_has_learned_of_is_judged(evaluator, tiny):
+    assert evaluator.evaluate("tiny_scale", tiny.seeds()["cpu.cpp"]).outcome is Outcome.ACCEPTED
+
+
+def test_a_judge_that_cannot_judge_says_why(evaluator, tmp_path, task_files):
+    folder = task_files(tmp_path / "vanishing_scale")
+    register_task(folder)
+    try:
+        seed = load_task("vanishing_scale").seeds()["cpu.cpp"]
+        (folder / "task.py").rename(folder / "gone.py")
+        with pytest.raises(JudgeBroken, match=r"TaskError: expected a task folder with a task\.py"):
+            evaluator.evaluate("vanishing_scale", seed)
+    finally:
+        del _registered["vanishing_scale"]
+    assert evaluator.evaluate("rms_norm", FORGETFUL).outcome is Outcome.WRONG
+
+
+def test_a_host_on_which_no_judge_starts_is_a_fault_of_ours(monkeypatch, tmp_path):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+    with Evaluator("cpu", effort="quick", judges=1) as helpless:
+        evaluation = helpless.evaluate("rms_norm", FORGETFUL)
+    assert evaluation.outcome is Outcome.FAULT
+    assert evaluation.reason.startswith("no judge could be started: ")
+
+
+def test_as_many_judges_as_have_been_tried():
+    assert 1 <= count_judges("auto", "cpu") <= max(len(os.sched_getaffinity(0)), 1)
+    assert count_judges("auto", "cuda") == 1
+    assert count_judges(None, "cpu") == 0
 
 
 def test_one_process_judges_batches_too():

@@ -225,6 +225,8 @@ def test_replies_are_judged_by_several_judges_and_for_several_tasks():
 def test_judges_beside_a_given_evaluator_and_unknown_executors_are_refused(evaluator):
     with pytest.raises(ValueError, match="expected no judges beside a given evaluator"):
         KernelVectorEnv("rms_norm", evaluator=evaluator, judges=2)
+    with pytest.raises(ValueError, match="expected no executor beside a given evaluator"):
+        KernelVectorEnv("rms_norm", evaluator=evaluator, executor="ray")
     with pytest.raises(ValueError, match="expected executor to be one of 'local', 'ray', got 'slurm'"):
         KernelVectorEnv("rms_norm", executor="slurm")
     with pytest.raises(ValueError, match="expected the name of a task, or of several, got none"):

@@ -158,7 +158,7 @@ class _Killer:
             self._cluster.remove_node(node, allow_graceful=False)
             self._cluster.add_node(num_cpus=2)
             return True
-        actors = _actors()
+        actors = actor_processes()
         found = actors if kind == "actor" else [
             pid for actor in actors for pid in tree.descendants(actor) if _is_judge(pid) and len(tree.descendants(pid)) > _BUSY
         ]
@@ -169,7 +169,8 @@ class _Killer:
         return True
 
 
-def _actors() -> list[int]:
+def actor_processes() -> list[int]:
+    """Process ids of a fleet's actors on this machine, by what Ray calls them."""
     return [int(path.parent.name) for path in Path("/proc").glob("[0-9]*/cmdline") if _line(path).startswith(b"ray::Judges")]
 
 

@@ -32,7 +32,7 @@ class Usual(msgspec.Struct, frozen=True, kw_only=True):
     per_minute: float
 
 
-class Load(msgspec.Struct, frozen=True, kw_only=True):
+class LoadEffect(msgspec.Struct, frozen=True, kw_only=True):
     """Speedups of one seed, judged beside others and judged alone: medians, and the relative half-width that each claims."""
 
     seed: str
@@ -64,7 +64,7 @@ class Throughput(msgspec.Struct, frozen=True, kw_only=True):
     usual: Usual | None = None
     ratio: float | None = None
     """Evaluations per minute over those of the usual loop."""
-    load: list[Load] = []
+    load: list[LoadEffect] = []
 
 
 def submissions(device: str, tasks: Sequence[str], files: Sequence[str], count: int) -> Iterator[Item]:
@@ -159,7 +159,7 @@ def _usual(items: Sequence[Item], device: str) -> Usual:
     return Usual(count=len(items), right=right, seconds=seconds, per_minute=60 * len(items) / seconds)
 
 
-def _load(device: str, effort: str, items: Sequence[Item], answers: Sequence[Answer], alone: int) -> list[Load]:
+def _load(device: str, effort: str, items: Sequence[Item], answers: Sequence[Answer], alone: int) -> list[LoadEffect]:
     """Every seed's speedups in the batch and alone."""
     together: dict[str, list[Evaluation]] = {}
     texts = {}
@@ -173,7 +173,7 @@ def _load(device: str, effort: str, items: Sequence[Item], answers: Sequence[Ans
             single = [evaluator.evaluate(item.task, item.text) for _ in range(alone)]
             one, other = _speedups(together[name]), _speedups(single)
             if one and other:
-                rows.append(Load(
+                rows.append(LoadEffect(
                     seed=name, together=statistics.median(s for s, _ in one), alone=statistics.median(s for s, _ in other),
                     half_width=statistics.median(width for _, width in one + other),
                 ))  # fmt: skip

@@ -53,7 +53,8 @@ def evaluate(task: Task, artifact: Artifact, device: str) -> dict[str, Any]:
         written = {arg.name: values[arg.name] for arg in task.outputs}
         if smoke_failure(task, case, {name: [value] for name, value in written.items() if isinstance(value, torch.Tensor)}):
             return {"right": False}
-    plain = next(baseline for baseline in task.baselines if not baseline.compile and not baseline.requires)
+    plain = task.plain_baseline(device)
+    assert plain is not None, "every task has an eager baseline"
     path, source = task.folder / "baselines" / plain.file, (task.folder / "baselines" / plain.file).read_text()
     eager = load(Load(str(path), Language.PYTHON.value, task.entry, names, roles, "def prepare(" in source, "def plan(" in source))
     return {"right": True, "speedup": _seconds(eager, arguments, device) / _seconds(entry, arguments, device)}

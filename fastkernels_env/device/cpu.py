@@ -22,8 +22,8 @@ _STOP = 0xFFFF
 _POLL_MS = 200
 _WORD = struct.Struct("=Q")
 _DEFAULT_CACHE = 32 << 20
-_MOST_CACHE_PER_CORE = 16 << 20
-"""More than any server processor has (2026: 12 MB). A virtual machine is told of the whole chip's cache, and has a share of it."""
+_SHARED_CACHE_PER_CORE = 16 << 20
+"""What a core of a virtual machine is taken to have of the last-level cache: it is told of the whole chip's, and not of its share."""
 
 
 class CpuArena(Arena):
@@ -227,4 +227,6 @@ def _last_level_cache() -> int:
     for path in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size"):
         text = path.read_text().strip()
         sizes.append(int(text[:-1]) << {"K": 10, "M": 20}[text[-1]])
-    return min(max(sizes, default=_DEFAULT_CACHE), _MOST_CACHE_PER_CORE * len(os.sched_getaffinity(0)))
+    told = max(sizes, default=_DEFAULT_CACHE)
+    virtual = "hypervisor" in _cpuinfo().get("flags", "").split()
+    return min(told, _SHARED_CACHE_PER_CORE * len(os.sched_getaffinity(0))) if virtual else told

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import io
 import os
 import tarfile
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import msgspec
 
+from ..device import open_device
 from ..evaluator import Evaluator
 from ..log import encode_record
 from ..pool.frames import Order
@@ -56,18 +58,16 @@ class Judges:
     def __init__(self, device: str, judges: int | str, cores: int, strict: bool) -> None:
         self._cores = _take_cores(cores) if device == "cpu" else None
         self._evaluator = Evaluator(device, strict=strict, judges=judges)
+        self._device = open_device(device).info()
         self._incarnation = uuid.uuid4().hex
         self._lock = threading.Lock()
         self._asked: OrderedDict[str, Future[Evaluation]] = OrderedDict()
         self._tasks: dict[str, str] = {}
 
     def facts(self) -> bytes:
-        """`Facts`, as JSON. Opens no device."""
-        from ..device import open_device
-
-        info = open_device(self._evaluator.device).info()
+        """`Facts`, as JSON."""
         return msgspec.json.encode(Facts(
-            incarnation=self._incarnation, host=os.uname().nodename, device=info, judges=self._evaluator.judges,
+            incarnation=self._incarnation, host=os.uname().nodename, device=self._device, judges=self._evaluator.judges,
             alone_seconds=self._evaluator.alone_seconds,
         ))  # fmt: skip
 
@@ -98,17 +98,13 @@ class Judges:
             future.cancel()
 
     def _submit(self, order: Order, task: bytes) -> Future[Evaluation]:
-        entry = order.entry
         if task:
-            self._install(entry.task, task)
-        return self._evaluator.submit(
-            entry.task, order.text.decode("utf-8", "surrogatepass"), seed=entry.seed, effort=entry.effort, context=entry.context,
-            prompt_hash=entry.prompt_hash,
-        )
+            self._install(order.entry.task, task)
+        return self._evaluator.submit(**order.arguments())
 
     def _install(self, name: str, archive: bytes) -> None:
         """Unpack a task, unless it is there already."""
-        digest = uuid.uuid5(uuid.NAMESPACE_OID, archive.hex()).hex
+        digest = hashlib.sha256(archive).hexdigest()
         if self._tasks.get(name) == digest:
             return
         folder = Path(tempfile.mkdtemp(prefix="fastkernels-task-")) / name

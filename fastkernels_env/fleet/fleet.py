@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..evaluator import Evaluator
+from ..evaluator import Evaluator, check_effort, is_strict
 from .pool import RayPool
 
 if TYPE_CHECKING:
@@ -30,14 +30,15 @@ class Fleet(Evaluator):
 
     Raises:
         DeviceError: The cluster has no such device.
-        ValueError: Unknown effort, or no number of judges.
+        ValueError: Unknown effort, or no number of judges or cores.
     """
 
     def __init__(
         self, address: str | None = None, *, device: str = "auto", effort: str = "full", log: str | Path | None = None,
         strict: bool | None = None, cores: int = 2, judges: int | str = "auto",
     ) -> None:
-        self._fleet = RayPool(address, device, cores, judges, bool(strict))
+        check_effort(effort)
+        self._fleet = RayPool(address, device, cores, judges, is_strict(strict))
         super().__init__(effort=effort, log=log, strict=strict, pool=self._fleet)
 
     def facts(self) -> list[Facts]:

@@ -20,7 +20,7 @@ from ..device import DeviceError
 from ..journal import Entry
 from ..log import decode_record
 from ..pool.frames import Order
-from ..pool.pool import HostLost, PoolClosed
+from ..pool.pool import HostLost, PoolClosed, count_judges
 from ..registry import is_builtin, load_task
 from ..types import Evaluation
 from .actor import Facts, Judges, pack
@@ -74,11 +74,15 @@ class RayPool:
 
     Raises:
         DeviceError: The cluster has no such device.
+        ValueError: No number of judges or cores.
     """
 
     local = False
 
     def __init__(self, address: str | None, device: str, cores: int, judges: int | str, strict: bool) -> None:
+        count_judges(judges, "cpu")  # on a host it would be refused again and again
+        if cores < 1:
+            raise ValueError(f"expected cores to be at least 1, got {cores!r}")
         if not ray.is_initialized():
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         total = ray.cluster_resources()  # type: ignore[no-untyped-call]
@@ -95,11 +99,12 @@ class RayPool:
         if total.get("CPU", 0) < self._cores:
             raise DeviceError(f"expected a cluster with {self._cores} cores for a judge, it has {total.get('CPU', 0):g}")
         until = time.monotonic() + _ROOM_SECONDS
+        self._grow()
         while not self._actors:  # what another fleet had is free a moment after it was closed
-            self._grow()
-            if not self._actors and time.monotonic() > until:
+            if time.monotonic() > until:
                 raise DeviceError(f"expected room for a judge in the cluster ({self._cores} cores), everything is taken")
-            time.sleep(0 if self._actors else 0.1)
+            time.sleep(0.1)
+            self._grow()
         self._watch = threading.Thread(target=self._watch_actors, name="fleet", daemon=True)
         self._watch.start()
 
@@ -137,9 +142,7 @@ class RayPool:
         """See `Pool.submit`."""
         if self._closed.is_set():
             raise PoolClosed("the fleet is closed")
-        text = entry.text.encode("utf-8", "surrogatepass")
-        order = msgspec.msgpack.encode(Order(msgspec.structs.replace(entry, text=""), text))
-        job = _Job(order, _archive(entry.task))
+        job = _Job(msgspec.msgpack.encode(Order.of(entry)), _archive(entry.task))
         with self._lock:
             self._jobs.append(job)
         self._pump()
@@ -159,8 +162,9 @@ class RayPool:
         """End the actors. The cluster stays."""
         self._closed.set()
         with self._lock:
-            left, self._jobs = list(self._jobs), deque()
+            left, self._jobs = [*self._jobs], deque()
             actors, self._actors = self._actors, []
+            left += [job for actor in actors for job, _, _ in actor.unsure]
         for actor in actors:
             with contextlib.suppress(RayError):
                 ray.kill(actor.handle)

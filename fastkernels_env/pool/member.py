@@ -69,25 +69,25 @@ class Judging:
             while True:
                 order, _ = self._channel.receive(ToJudge)
                 assert isinstance(order, Order)
-                self._channel.send(Report(self._judge(order)))
+                self._channel.send(self._judge(order))
 
-    def _judge(self, order: Order) -> bytes:
+    def _judge(self, order: Order) -> Report:
         from ..log import encode_record
         from ..registry import register_task
 
-        entry = order.entry
         try:
             self._judging = True
             if order.folder:
                 register_task(order.folder)
-            evaluation = self._evaluator.evaluate(
-                entry.task, order.text.decode("utf-8", "surrogatepass"), seed=entry.seed, effort=entry.effort, context=entry.context,
-                prompt_hash=entry.prompt_hash,
-            )
+            evaluation = self._evaluator.evaluate(**order.arguments())
             self._judging = False
-            return encode_record(evaluation)
+            return Report(encode_record(evaluation))
         except KeyboardInterrupt:
-            return b""
+            return Report(b"")
+        except Closed:
+            raise
+        except Exception as error:  # nothing about a reply raises: the caller is told what is wrong with this host
+            return Report(b"", f"{type(error).__name__}: {error}")
         finally:
             self._judging = False
 

@@ -22,19 +22,17 @@ from ..clock import Stops
 from ..device.base import fixed_file
 from ..journal import Entry
 from ..log import decode_record
-from ..protocol import Channel, Closed
-from ..registry import registered_folder
+from ..protocol import Channel, Closed, ProtocolError
+from ..registry import is_builtin, load_task
 from ..types import Evaluation
 from .arbiter import Arbiter
 from .frames import Alone, Enter, FromJudge, Leave, Order, Report
 
 _END_SECONDS = 10.0
-
-
-_JUDGE_BYTES = {"cpu": 3 << 30, "cuda": 8 << 30}
+_JUDGE_BYTES = 3 << 30
 """Memory of the host that a judge and its workers may need."""
-_MOST_JUDGES = {"cpu": 12, "cuda": 8}
-"""Beyond these, measuring, which is done by one at a time, takes all of the time (measured on a CPU: 0.6 of 6.5 s)."""
+_MOST_JUDGES = 12
+"""Beyond these, measuring, which is done by one at a time, takes all of the time: 0.6 of 6.5 s (docs/measurements/throughput.md)."""
 
 
 def count_judges(judges: int | str | None, device: str) -> int:
@@ -46,9 +44,10 @@ def count_judges(judges: int | str | None, device: str) -> int:
     if judges is None:
         return 0
     if judges == "auto":
-        cores, memory = len(os.sched_getaffinity(0)), os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        wanted = cores if device == "cpu" else cores // 2  # on a GPU a judge's compilers and gate keep two busy
-        return max(min(wanted, memory // _JUDGE_BYTES[device], _MOST_JUDGES[device]), 1)
+        if device == "cuda":
+            return 1  # what a stopped judge has launched runs on; whether others can measure beside that has not been tried
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        return max(min(len(os.sched_getaffinity(0)), memory // _JUDGE_BYTES, _MOST_JUDGES), 1)
     if isinstance(judges, bool) or not isinstance(judges, int) or judges < 1:
         raise ValueError(f"expected judges to be a number of at least 1, 'auto' or None, got {judges!r}")
     return judges
@@ -59,7 +58,11 @@ class JudgeLost(Exception):
 
 
 class HostLost(Exception):
-    """Judging broke off since a host, a connection to it or the process that serves it was lost; no reply does that."""
+    """Judging broke off, or did not begin, for want of a host: one was lost, or cannot start a judge. No reply does that."""
+
+
+class JudgeBroken(Exception):
+    """A judge cannot judge on its host; the message says why."""
 
 
 class Pool(Protocol):
@@ -137,15 +140,13 @@ class JudgePool:
             back, also from the judge that is at work on it.
         """
         future: Future[Evaluation] = Future()
-        text = entry.text.encode("utf-8", "surrogatepass")
-        plain = Entry(
-            task=entry.task, text="", seed=entry.seed, effort=entry.effort, context=entry.context, prompt_hash=entry.prompt_hash
-        )
+        folder = load_task(entry.task).folder
+        order = Order.of(entry, "" if is_builtin(folder) else str(folder))
         with self._condition:
             if self._closed:
                 raise PoolClosed("the pool is closed")
             self._start()
-            self._jobs.append(_Job(Order(plain, text, registered_folder(entry.task)), future))
+            self._jobs.append(_Job(order, future))
             self._condition.notify()
         return future
 
@@ -202,6 +203,8 @@ class _Seat(threading.Thread):
         self._pool = pool
         self._judge: _Judge | None = None
         self._job: _Job | None = None
+        self._unwanted: Future[Evaluation] | None = None
+        """What was taken back last."""
         self._ending = False
 
     @property
@@ -215,36 +218,56 @@ class _Seat(threading.Thread):
         return self._job.order if self._job else None
 
     def run(self) -> None:
-        """Start a judge and give it one job after the other; replace it if it dies."""
-        self._open()
+        """Give a judge one job after the other; replace it if it dies."""
+        with contextlib.suppress(HostLost):  # ahead of the first job, which meets it again
+            self._open()
         while (job := self._pool.take()) is not None:
             if not job.future.set_running_or_notify_cancel():
                 continue
             self._job = job
             try:
-                record = self._order(job.order)
+                job.future.set_result(self._evaluation(job))
             except Exception as error:
-                self._drop()
-                lost = PoolClosed("the pool was closed while this was judged") if self._ending else JudgeLost(_how(error))
-                job.future.set_exception(lost)
-            else:
-                if record:
-                    job.future.set_result(decode_record(record))
-                else:
-                    job.future.set_exception(PoolClosed("it was taken back"))
+                job.future.set_exception(error)
             finally:
                 self._job = None
         self._drop()
 
+    def _evaluation(self, job: _Job) -> Evaluation:
+        """What became of a job.
+
+        Raises:
+            JudgeLost, HostLost, JudgeBroken, PoolClosed: As they say.
+        """
+        judge = self._open()
+        while True:
+            try:
+                report = self._order(judge, job.order)
+            except (Closed, TimeoutError, ProtocolError):
+                self._drop()
+                if self._ending:
+                    raise PoolClosed("the pool was closed while this was judged") from None
+                raise JudgeLost("the judge's own process ended while it judged this reply") from None
+            if report.record:
+                return decode_record(report.record)
+            if report.error:
+                raise JudgeBroken(report.error)
+            if self._unwanted is job.future:
+                raise PoolClosed("it was taken back")
+            # The interrupt was meant for the job before this one.
+
     def _open(self) -> _Judge:
         if self._judge is None:
-            self._judge = _Judge(self._pool)
+            try:
+                self._judge = _Judge(self._pool)
+            except OSError as error:
+                raise HostLost(f"no judge could be started: {error}") from error
             self._pool.arbiter.join(self._judge)
         return self._judge
 
-    def _order(self, order: Order) -> bytes:
+    def _order(self, judge: _Judge, order: Order) -> Report:
         """Have an order judged, and let the judge have the device when it asks."""
-        judge, arbiter = self._open(), self._pool.arbiter
+        arbiter = self._pool.arbiter
         judge.channel.send(order)
         while True:
             frame, _ = judge.channel.receive(FromJudge)
@@ -255,11 +278,12 @@ class _Seat(threading.Thread):
                 case Leave():
                     arbiter.leave(judge)
                 case Report():
-                    return frame.record
+                    return frame
 
     def interrupt(self, future: Future[Evaluation]) -> None:
         """Take an order back from the judge, if it is at work on it."""
         if self._job is not None and self._job.future is future and self._judge is not None:
+            self._unwanted = future
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self._judge.pid, signal.SIGINT)
 
@@ -281,21 +305,24 @@ class _Judge:
     """A judge's process, as its pool sees it."""
 
     def __init__(self, pool: JudgePool) -> None:
-        page = fixed_file("stops", mmap.PAGESIZE)
-        self.stops = Stops(page)
-        mine, theirs = socket.socketpair()
-        self._folder = Path(tempfile.mkdtemp(prefix="fastkernels-judge-"))
-        self._folder.chmod(0o711)  # workers have other user ids and their folders in it
-        arguments = [str(theirs.fileno()), str(page), pool.device, "1" if pool.strict else "0", str(os.getpid())]
-        try:
-            with theirs:
-                self._process = subprocess.Popen(
-                    [sys.executable, "-P", "-m", "fastkernels_env.pool", *arguments],
-                    pass_fds=[theirs.fileno(), page], start_new_session=True, stdin=subprocess.DEVNULL,
-                    env=os.environ | {"TMPDIR": str(self._folder)},
-                )
-        finally:
-            os.close(page)
+        with contextlib.ExitStack() as given, contextlib.ExitStack() as undo:
+            page = fixed_file("stops", mmap.PAGESIZE)
+            given.callback(os.close, page)
+            self.stops = Stops(page)
+            undo.callback(self.stops.close)
+            mine, theirs = socket.socketpair()
+            given.callback(theirs.close)
+            undo.callback(mine.close)
+            self._folder = Path(tempfile.mkdtemp(prefix="fastkernels-judge-"))
+            undo.callback(shutil.rmtree, self._folder, ignore_errors=True)
+            self._folder.chmod(0o711)  # workers have other user ids and their folders in it
+            arguments = [str(theirs.fileno()), str(page), pool.device, "1" if pool.strict else "0", str(os.getpid())]
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "fastkernels_env.pool", *arguments],
+                pass_fds=[theirs.fileno(), page], start_new_session=True, stdin=subprocess.DEVNULL,
+                env=os.environ | {"TMPDIR": str(self._folder)},
+            )
+            undo.pop_all()
         self.pid = self._process.pid
         self.channel = Channel(mine)
 
@@ -313,7 +340,3 @@ class _Judge:
             self._process.wait()
         self.stops.close()
         shutil.rmtree(self._folder, ignore_errors=True)  # what a judge that was killed left there
-
-
-def _how(error: Exception) -> str:
-    return "the judge's own process ended while it judged this reply" if isinstance(error, Closed) else f"{type(error).__name__}: {error}"

@@ -77,17 +77,19 @@ def stop(pid: int) -> list[int]:
 
 def freeze(pid: int) -> list[int]:
     """As `stop`, for a process that stops and resumes others itself: what it has stopped is left to it, and is not in the answer."""
-    frozen, known = _halt([pid]), {pid}
+    _halt([pid])  # first: from now on nobody else stops or resumes what is below it
+    frozen, known = [pid], {pid}
     while fresh := [process for process in descendants(pid) if process not in known]:
-        frozen += _halt(fresh)
+        running = [process for process in fresh if not _has_stopped(process)]
+        _halt(running)
+        frozen += running
         known.update(fresh)
     return frozen
 
 
-def _halt(processes: Sequence[int]) -> list[int]:
-    """Stop these processes; which of them were running."""
-    running = [process for process in processes if not _has_stopped(process)]
-    left = running
+def _halt(processes: Sequence[int]) -> None:
+    """Stop these processes; returns when none of their threads runs, or after a moment."""
+    left = list(processes)
     for _ in range(_LOOKS):  # not until a deadline, which could pass while this process is frozen itself
         for process in left:  # each time: whoever froze this process meanwhile may have let them go on
             _signal(process, signal.SIGSTOP)
@@ -95,7 +97,6 @@ def _halt(processes: Sequence[int]) -> list[int]:
         if not left:
             break
         time.sleep(2e-5)  # it may be waiting for the core that this thread is on
-    return running
 
 
 def resume(processes: Sequence[int], first: int) -> None:

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import signal
 import sys
-from pathlib import Path
+from concurrent.futures import Future
 
 import gymnasium
+import msgspec
 import pytest
 import ray
 from ray.cluster_utils import Cluster
+from ray.exceptions import ActorUnavailableError
 
 from fastkernels_env import read_log
+from fastkernels_env.bench.chaos import actor_processes
 from fastkernels_env.fleet import Fleet
 from fastkernels_env.fleet.actor import pack
+from fastkernels_env.fleet.pool import _Job
+from fastkernels_env.journal import Entry
+from fastkernels_env.log import decode_record
+from fastkernels_env.pool.frames import Order
 from fastkernels_env.registry import _registered, load_task, register_task
 from fastkernels_env.sandbox import tree
-from fastkernels_env.types import Item, Outcome
+from fastkernels_env.types import Context, Item, Outcome
 
 FORGETFUL = "```python\ndef rms_norm(out, input, weight, epsilon):\n    pass  # {}\n```"
 SLOW = "```python\nimport time\n\n\ndef rms_norm(out, input, weight, epsilon):\n    time.sleep(0.2)  # {}\n```"
@@ -56,16 +62,6 @@ def judge(fleet, items, each=lambda answer: None):
     return asyncio.run(collect())
 
 
-def actors():
-    """Process ids of the actors, found by what Ray calls them."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        with contextlib.suppress(OSError):
-            if path.read_bytes().startswith(b"ray::Judges"):
-                found.append(int(path.parent.name))
-    return found
-
-
 def test_an_honest_reply_is_judged_as_a_local_one_is(fleet):
     assert fleet.device == "cpu"
     assert fleet.judges == 4
@@ -91,6 +87,42 @@ def test_the_same_files_are_packed_the_same(tmp_path, task_files):
     assert pack(one) == pack(other)
 
 
+def test_a_request_is_judged_once_however_often_it_is_asked_for(fleet):
+    handle = fleet._fleet._actors[0].handle
+    entry = Entry(task="rms_norm", text=SLOW.format("twice"), seed=1, effort="quick", context=Context(), prompt_hash="")
+    order = msgspec.msgpack.encode(Order.of(entry))
+    first, second = ray.get([handle.judge.remote("request", order, b"") for _ in range(2)])
+    assert decode_record(first).id == decode_record(second).id
+    assert decode_record(ray.get(handle.judge.remote("request", order, b""))).id == decode_record(first).id
+    assert decode_record(ray.get(handle.judge.remote("another", order, b""))).id != decode_record(first).id
+
+
+def test_a_process_that_comes_back_is_asked_again(fleet):
+    """As if the connection to the actor had broken while it judged: the answer is that to the same request."""
+    pool = fleet._fleet
+    actor = pool._actors[0]
+    entry = Entry(task="rms_norm", text=SLOW.format("broken"), seed=1, effort="quick", context=Context(), prompt_hash="")
+    job = _Job(msgspec.msgpack.encode(Order.of(entry)), b"")
+    reference = actor.handle.judge.remote(job.id, job.order, job.task)
+    broken = Future()
+    broken.set_exception(ActorUnavailableError("the connection broke", None))
+    pool._answered(job, actor, broken)
+    assert job.future.result(timeout=120).id == decode_record(ray.get(reference)).id
+
+
+def test_layers_that_are_missing_are_refused_on_the_hosts_too(cluster, monkeypatch):
+    monkeypatch.setenv("FASTKERNELS_STRICT", "1")
+    with Fleet(device="cpu", effort="quick") as strict:
+        assert strict.strict
+        assert strict._fleet._strict
+
+
+@pytest.mark.parametrize("option", [{"judges": 0}, {"judges": "many"}, {"cores": 0}, {"effort": "lots"}])
+def test_a_bad_option_is_refused_before_any_actor_starts(cluster, option):
+    with pytest.raises(ValueError, match=f"expected {next(iter(option))} "):
+        Fleet(device="cpu", **option)
+
+
 def test_whatever_dies_every_reply_gets_one_verdict(cluster, fleet):
     """Judges, actors and a node, at work, one after the other."""
     node = cluster.add_node(num_cpus=2)
@@ -100,12 +132,12 @@ def test_whatever_dies_every_reply_gets_one_verdict(cluster, fleet):
     def kill(answer):
         number = len(killed)
         if number < 2:  # a judge of an actor
-            judges = [pid for actor in actors() for pid in tree.descendants(actor) if len(tree.descendants(pid)) > 3]
+            judges = [pid for actor in actor_processes() for pid in tree.descendants(actor) if len(tree.descendants(pid)) > 3]
             killed.append(judges[:1])
             for pid in judges[:1]:
                 os.kill(pid, signal.SIGKILL)
         elif number == 6:
-            killed.append(actors()[:1])
+            killed.append(actor_processes()[:1])
             os.kill(killed[-1][0], signal.SIGKILL)
         elif number == 12:
             killed.append([node])
@@ -133,12 +165,12 @@ def test_a_vector_environment_on_the_cluster(cluster):
 def test_a_fleet_that_is_closed_leaves_no_actor(cluster, tmp_path):
     with Fleet(device="cpu", effort="quick") as made:
         made.wait(1)
-        assert actors()
+        assert actor_processes()
     for _ in range(100):
-        if not actors():
+        if not actor_processes():
             break
         asyncio.run(asyncio.sleep(0.1))
-    assert not actors()
+    assert not actor_processes()
 
 
 def test_a_cluster_without_gpus_says_so(cluster):
