@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from .judge.turnstile import Turnstile
 
 
+_OUT_OF_MEMORY = "out of memory"
+
+
 class Pipeline:
     """Judges replies on one device, one at a time; not thread-safe.
 
@@ -152,6 +155,10 @@ class Pipeline:
             trial.close()
             draft.baselines = judge.baselines.reports(task)
             draft.output = trial.output
+        if judge.turnstile.shared and trial.error is not None and _OUT_OF_MEMORY in f"{trial.error.summary} {trial.error.detail}".lower():
+            from .judge.errors import JudgeFault
+
+            raise JudgeFault(f"the device was out of memory, whose fault is not known beside other evaluations: {trial.error.summary}")
         draft.end(*decide(draft.checks, trial.error, trial.tampered, trial.stage, not trial.scope.interpreted))
 
 

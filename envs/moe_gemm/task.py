@@ -142,9 +142,9 @@ class MoeGemm(Task):
         return {"C": out * weights.double()[:, None] if args["mul_routed_weight"] else out}
 
     def groups(self, args: Mapping[str, Value]) -> dict[str, dict[str, torch.Tensor]]:
-        expert = torch.zeros(_tensor(args, "topk_weights").numel(), dtype=torch.int64)
-        for number, rows in _rows_by_expert(args):
-            expert[rows.cpu()] = number
+        slots, owner = _owners(args)
+        expert = torch.zeros(_tensor(args, "topk_weights").numel(), dtype=torch.int64, device=slots.device)
+        expert[slots] = owner
         return {"C": {"expert": expert}}
 
     def unused(self, args: Mapping[str, Value]) -> dict[str, torch.Tensor]:
@@ -205,13 +205,21 @@ def _relabelled(entries: Entries, target: torch.Tensor, block: int) -> torch.Ten
     return (keys.sort(1).values % span).int()
 
 
-def _rows_by_expert(args: Mapping[str, Value]) -> list[tuple[int, torch.Tensor]]:
-    """Hit experts and their rows of C, from the aligned arrays."""
+def _owners(args: Mapping[str, Value]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows of C in aligned order, and the expert of each (int64)."""
     rows, block = _tensor(args, "topk_weights").numel(), int(args["block_size"])
     slots = _tensor(args, "sorted_token_ids")[: int(args["num_tokens_post_padded"])].long()
-    owner = _tensor(args, "expert_ids").repeat_interleave(block)[: slots.numel()]
-    slots, owner = slots[slots < rows], owner[slots < rows]
-    return [(expert, slots[owner == expert]) for expert in sorted(set(owner.tolist()))]
+    owner = _tensor(args, "expert_ids").repeat_interleave(block)[: slots.numel()].long()
+    there = slots < rows
+    return slots[there], owner[there]
+
+
+def _rows_by_expert(args: Mapping[str, Value]) -> list[tuple[int, torch.Tensor]]:
+    """Hit experts and their rows of C, from the aligned arrays."""
+    slots, owner = _owners(args)
+    hit, counts = owner.unique(return_counts=True)
+    grouped = slots[owner.argsort(stable=True)].split(counts.tolist())
+    return list(zip(hit.tolist(), grouped, strict=True))
 
 
 def _tensor(args: Mapping[str, Value], name: str) -> torch.Tensor:

@@ -106,8 +106,8 @@ class Rope(Task):
     def groups(self, args: Mapping[str, Value]) -> dict[str, dict[str, torch.Tensor]]:
         found = {}
         for name in ("query", "key"):
-            tokens, width = _tensor(args, name).shape
-            found[name] = {"head": torch.arange(width // int(args["head_size"])).repeat(tokens)}
+            (tokens, width), device = _tensor(args, name).shape, _tensor(args, name).device
+            found[name] = {"head": torch.arange(width // int(args["head_size"]), device=device).repeat(tokens)}
         return found
 
     def unused(self, args: Mapping[str, Value]) -> dict[str, torch.Tensor]:

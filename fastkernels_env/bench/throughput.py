@@ -21,6 +21,8 @@ from ..types import Answer, Evaluation, Item, Outcome
 from .alarms import seeds_on
 
 _LOOP_SECONDS = 300.0
+_AHEAD = 3
+"""Replies in hand for every judge, so that it can choose one whose baselines it has."""
 
 
 class Usual(msgspec.Struct, frozen=True, kw_only=True):
@@ -132,10 +134,11 @@ async def _judge(
             asked.append(time.perf_counter())
             yield item
 
-    async for answer in evaluator.evaluate_many(handed()):
+    async for answer in evaluator.evaluate_many(handed(), ahead=_AHEAD * max(evaluator.judges, 1)):
         answers.append(answer)
         ended.append(time.perf_counter())
-        progress(f"{len(answers)} of {len(items)}: {answer.item.task} {answer.evaluation.outcome.value}")
+        reason = f": {answer.evaluation.reason}" if answer.evaluation.outcome is not Outcome.ACCEPTED else ""
+        progress(f"{len(answers)} of {len(items)}: {answer.item.task} {answer.evaluation.outcome.value}{reason}")
     return asked, answers, ended
 
 

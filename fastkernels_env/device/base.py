@@ -120,6 +120,8 @@ class Device(abc.ABC):
     """Whether torn blocks are made: where calls are captured, nothing on the host sees which of them follow each other."""
     seals_runs: bool
     """Whether a call that is made alone is hidden by its round trip, so that sealed calls are made in runs."""
+    dear_alone: bool = False
+    """Whether it takes long to have the device alone, so that what is measured in a row is measured in one go."""
     processors: frozenset[int] = frozenset()
     """Cores whose other users disturb the clock."""
     target_seconds: float
@@ -168,6 +170,12 @@ class Device(abc.ABC):
     def canary(self) -> float:
         """Wall seconds of a fixed piece of the judge's own work on the device while no worker runs; 0.0 where time would say nothing."""
         return 0.0
+
+    def share(self) -> None:  # noqa: B027 -- only devices with a memory of their own need do something
+        """Other judges use the device too: take less of its memory, and keep none."""
+
+    def trim(self) -> None:  # noqa: B027
+        """Give back memory that is not in use, where others may want it."""
 
     def judging(self) -> AbstractContextManager[None]:
         """Held while an evaluation runs: what the judge must set in its own process, undone afterwards."""

@@ -105,6 +105,7 @@ class CudaDevice(Device):
     graph = True
     tears = True
     seals_runs = True
+    dear_alone = True
     target_seconds = 1e-3
 
     def __init__(self) -> None:
@@ -117,6 +118,7 @@ class CudaDevice(Device):
         self.torch_device = f"cuda:{self.index}"
         self.cache_bytes = self.properties.L2_cache_size
         self.ring_limit = min(14 << 30, self.properties.total_memory // 8)  # beside it: another ring, its sets, and copies of outputs
+        self._shared = False
         self._waste: torch.Tensor | None = None
         self._canary: tuple[torch.Tensor, torch.Tensor] | None = None
         _cuda.forbid_persisting_l2()
@@ -132,6 +134,16 @@ class CudaDevice(Device):
             return CudaArena(nbytes, self.index)
         except RuntimeError as error:
             raise DeviceError(f"cannot allocate {nbytes} bytes on {self.torch_device}: {error}") from error
+
+    def share(self) -> None:
+        """See `Device.share`: rings of up to a 32nd of the memory."""
+        self._shared = True
+        self.ring_limit = min(self.ring_limit, self.properties.total_memory // 32)
+
+    def trim(self) -> None:
+        """Empty torch's cache, if the device is shared."""
+        if self._shared:
+            torch.cuda.empty_cache()
 
     def new_clock(self) -> Clock:
         """A page clock."""

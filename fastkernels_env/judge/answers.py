@@ -1,7 +1,7 @@
 """Whether timed outputs are right: what a side has answered so far, set by set.
 
-The fp64 oracle of every output of every block would cost too much. So an output that is bit-identical to answers already verified,
-rearranged as the inputs were, is right, and any other is compared with the oracle.
+The fp64 oracle of every output of every block would cost too much. So an output that equals answers already verified, rearranged as the
+inputs were, is right, and any other is compared with the oracle.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ import torch
 
 from ..rearrange import Rows, gather
 from .cases import Case
+from .compare import settle
 from .sets import Arrangement, InputSets
-from .verify import compare_output, is_poison
+from .verify import begin_output, is_poison
 
 _FAR = 0.1
 """Relative error from which on a row is taken for the answer to another input, if there is one."""
@@ -29,7 +30,13 @@ _NARROW = 4
 _EQUAL = 1e-12
 _PAST = 256
 """Right answers whose rows are recognised although they are not known ones: to sets drawn anew since, to entries seen once."""
-_CHUNK = 1 << 22
+_CHUNK = {"cpu": 1 << 22, "cuda": 1 << 25}
+_TOGETHER = {"cpu": 1, "cuda": 1 << 30}
+"""Bytes of oracles, or of answers, that are compared at a time: a GPU is not waited for in between, on a CPU there is nothing to gain."""
+_WIDE = {torch.bfloat16: torch.float32, torch.float16: torch.float32}
+"""Where differences of numbers of a dtype are exact."""
+_SUBNORMAL = 2.0
+"""Spacings by which an answer may differ whose double, or half, was rounded to one: half a spacing, doubled, and half of another."""
 
 
 class TimedFailure(Exception):
@@ -87,30 +94,36 @@ class Answers:
             doubtful |= ~_repeated(copies, self._known[name], rows)
         if called is not None:
             doubtful &= called
-        first = slots.indices(len(known))[0]
-        for place in doubtful.nonzero().flatten().tolist():
-            self._verify(arrangement, first + place, place, snapshot)
+        first, places = slots.indices(len(known))[0], doubtful.nonzero().flatten().tolist()
+        if places:
+            size = sum(8 * copies[0].numel() for copies in snapshot.values())
+            step = max(_TOGETHER[known.device.type] // max(size, 1), 1)
+            for group in (places[start : start + step] for start in range(0, len(places), step)):
+                self._verify(arrangement, first, group, snapshot)
 
-    def _verify(self, arrangement: Arrangement, slot: int, place: int, snapshot: dict[str, torch.Tensor]) -> None:
-        self.compare(self._sets.case(arrangement, slot), place, snapshot)
-        if bool(arrangement.kept[slot]):
-            index = int(arrangement.order[slot])
-            for name, copies in snapshot.items():
-                self._known[name][index] = copies[place]
-            self._seen[index] = self._sets.version[index]
+    def _verify(self, arrangement: Arrangement, first: int, places: Sequence[int], snapshot: dict[str, torch.Tensor]) -> None:
+        self.compare({place: self._sets.case(arrangement, first + place) for place in places}, snapshot)
+        within = torch.tensor(places, device=arrangement.kept.device)
+        within = within[arrangement.kept[first + within]]
+        indices = arrangement.order[first + within]
+        for name, copies in snapshot.items():
+            self._known[name][indices] = copies[within]
+        self._seen[indices] = self._sets.version[indices]
 
-    def compare(self, case: Case, place: int, snapshot: dict[str, torch.Tensor]) -> None:
-        """Compare one entry's outputs with its oracle.
+    def compare(self, cases: Mapping[int, Case], snapshot: dict[str, torch.Tensor]) -> None:
+        """Compare the outputs of entries, by their places in the snapshot, with their oracles.
 
         Raises:
             TimedFailure: One is wrong.
         """
-        for name, copies in snapshot.items():
-            result = compare_output(self._sets.task, case, name, copies[place], self._limits.get(name, 0.0))
+        each = [(place, name) for place in cases for name in snapshot]
+        task, limits = self._sets.task, self._limits
+        pending = [begin_output(task, cases[place], name, snapshot[name][place], limits.get(name, 0.0)) for place, name in each]
+        for (place, name), result in zip(each, settle(pending), strict=True):
             if not result.ok:
-                self._fail(case, name, place, snapshot, result.describe())
-            if copies[place].dim():
-                self._past[name].append(_marks(_rows(copies[place])))
+                self._fail(cases[place], name, place, snapshot, result.describe())
+            if snapshot[name][place].dim():
+                self._past[name].append(_marks(_rows(snapshot[name][place])))
 
     def _fail(self, case: Case, name: str, place: int, snapshot: dict[str, torch.Tensor], detail: str) -> None:
         """A wrong timed output is a lie if it is the answer to other inputs or if nothing was written; else it is an honest error."""
@@ -127,11 +140,29 @@ class Answers:
 
 
 def _repeated(copies: torch.Tensor, known: torch.Tensor, rows: Rows) -> torch.Tensor:
-    """For each slot, whether its output is bit-identical to the known answers that belong there."""
+    """For each slot, whether its output equals the known answers that belong there."""
     if copies.is_cuda:
-        return same_bits(copies, gather(known, rows))
-    places = (slice(place, place + 1) for place in range(len(copies)))
-    return torch.tensor([torch.equal(_bits(copies[place]), _bits(gather(known, rows.part(place)))) for place in places])
+        step = max(_TOGETHER["cuda"] // max(copies[0].nbytes, 1), 1) if len(copies) else 1
+        parts = [slice(first, first + step) for first in range(0, len(copies), step)]
+        return torch.cat([_repeated_here(copies[part], gather(known, rows.part(part))) for part in parts])
+    pairs = ((copies[place : place + 1], gather(known, rows.part(slice(place, place + 1)))) for place in range(len(copies)))
+    return torch.tensor([torch.equal(_bits(one), _bits(due)) or bool(_equal(one, due)) for one, due in pairs])
+
+
+def _repeated_here(copies: torch.Tensor, due: torch.Tensor) -> torch.Tensor:
+    same = same_bits(copies, due)
+    for place in (~same).nonzero().flatten().tolist():
+        same[place] = _equal(copies[place], due[place])
+    return same
+
+
+def _equal(copy: torch.Tensor, due: torch.Tensor) -> torch.Tensor:
+    """Whether outputs are equal but for what signs and powers of two do not carry over: the sign of a zero, the rounding of a subnormal."""
+    same = _bits(copy) == _bits(due)
+    if copy.is_floating_point():
+        spacing = torch.finfo(copy.dtype).smallest_normal * torch.finfo(copy.dtype).eps
+        same |= (copy.to(_WIDE.get(copy.dtype, torch.float64)) - due).abs() <= _SUBNORMAL * spacing
+    return same.all()
 
 
 def same_bits(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
@@ -178,7 +209,7 @@ def _marks(rows: torch.Tensor) -> torch.Tensor:
     """One number per row that neither its sign nor a power of two changes (float64 ``[rows]``): a projection on a fixed direction."""
     generator = torch.Generator(rows.device).manual_seed(0)
     direction = torch.rand(rows.shape[1], dtype=torch.float64, device=rows.device, generator=generator)
-    step = max(_CHUNK // max(rows.shape[1], 1), 1)
+    step = max(_CHUNK[rows.device.type] // max(rows.shape[1], 1), 1)
     marks = [_mark(rows[first : first + step], direction) for first in range(0, len(rows), step)]
     return torch.cat(marks) if marks else direction[:0]
 

@@ -17,6 +17,7 @@ from ..task import Baseline, Task
 from ..types import BaselineReport, Regime
 from .cases import Case, make_case
 from .compare import Comparison
+from .effort import KEPT_TASKS
 from .errors import LastingFault, WorkerDied, WorkerError
 from .host import WorkerHost
 from .scope import CALL_SECONDS
@@ -25,7 +26,6 @@ from .verify import case_layout, compare_output, run_case
 
 LOAD_SECONDS = 180.0
 """FlashInfer builds its kernels just in time; `warm` does so ahead."""
-_KEPT_TASKS = 2
 _MOST_DEATHS = 3
 """After this many a baseline stays out."""
 
@@ -94,7 +94,7 @@ class BaselinePool:
             elif self._is_due(name, reports.get(baseline.name)):
                 reports[baseline.name] = BaselineReport(name=baseline.name, status="used")
                 opening.append(self._openers.submit(self._open, task, baseline, living, reports))
-        while len(self._tasks) > _KEPT_TASKS:
+        while len(self._tasks) > KEPT_TASKS:
             self._close_oldest()
 
     def contestants(self, task: Task, compiled: bool = True) -> dict[str, Contestant]:

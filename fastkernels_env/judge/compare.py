@@ -16,14 +16,15 @@ The acceptance rule (all must hold):
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
 
 from ..task import Gate
-from .parts import WHOLE, Parts, Worst
+from .parts import TINY, WHOLE, Parts, Worst, first_of
 
 SHARE_INSIDE = 0.99
 MAX_GATES = 10.0
@@ -83,13 +84,30 @@ class Comparison(NamedTuple):
         return ", ".join(parts)
 
 
-class _Sums:
-    """Running statistics over chunks of rows."""
+class Pending(NamedTuple):
+    """A comparison whose figures may still be on the device.
 
-    def __init__(self, parts: Parts) -> None:
-        self.elements = self.outside = self.nonfinite = 0
-        self.worst_gates = 0.0
-        self.parts = parts
+    Attributes:
+        figures: float64 ``[n]``.
+        finish: Makes the result of them, on the host.
+    """
+
+    figures: torch.Tensor
+    finish: Callable[[Sequence[float]], Comparison]
+
+    @classmethod
+    def done(cls, result: Comparison) -> Pending:
+        """One that waits for nothing."""
+        return cls(torch.empty(0, dtype=torch.float64), lambda _: result)
+
+
+def settle(pending: Sequence[Pending]) -> list[Comparison]:
+    """Results of several comparisons, whose figures come from the device at once: waiting for a shared one takes longer than comparing."""
+    sizes = [one.figures.numel() for one in pending]
+    waiting = [one.figures for one in pending if one.figures.numel()]
+    figures = torch.cat(waiting).tolist() if waiting else []
+    ends = list(itertools.accumulate(sizes))
+    return [one.finish(figures[end - size : end]) for one, size, end in zip(pending, sizes, ends, strict=True)]
 
 
 def compare(
@@ -106,20 +124,41 @@ def compare(
         baseline_rms: Relative RMS error of a production implementation on the same inputs.
         groups: By kind ("head"), the group of every run of ``numel / len(ids)`` consecutive elements (int64, 1-D).
     """
+    return settle([begin(actual, expected, gate, floor, baseline_rms, groups)])[0]
+
+
+def begin(
+    actual: torch.Tensor, expected: torch.Tensor, gate: Gate, floor: float, baseline_rms: float = 0.0,
+    groups: Mapping[str, torch.Tensor] | None = None,
+) -> Pending:
+    """As `compare`, without waiting for the result. Both tensors must stay as they are until it is settled."""
     if actual.shape != expected.shape:
         raise ValueError(f"expected an output of shape {tuple(expected.shape)}, got {tuple(actual.shape)}")
     if not actual.is_floating_point():
-        return _compare_exactly(actual, expected)
-    width = actual.shape[-1] if actual.dim() else 1
-    rows = actual.reshape(-1, width) if actual.numel() else actual.reshape(0, max(width, 1))
+        return Pending.done(_compare_exactly(actual, expected))
+    if not actual.numel():
+        return Pending.done(Comparison(True, 0, 0.0, 0.0, 0.0, 0.0, WHOLE, 0))
+    rows = actual.reshape(-1, actual.shape[-1] if actual.dim() else 1)
     truth = expected.reshape(rows.shape)
-    sums = _Sums(Parts(rows.shape[0], width, groups or {}))
     usual = _USUAL_ROUNDING * torch.finfo(actual.dtype).eps
-    of_row = SPREAD * min(baseline_rms, MOST_ROUNDINGS * usual)
-    step = max(1, _CHUNK[actual.device.type] // max(width, 1))
-    for first in range(0, rows.shape[0], step):
-        _add(sums, rows[first : first + step], truth[first : first + step], gate, of_row)
-    return _verdict(sums, usual, floor, baseline_rms)
+    rule = _Rule(gate, SPREAD * min(baseline_rms, MOST_ROUNDINGS * usual), usual, max(2 * baseline_rms, floor))
+    figures, kinds = _measure(rows, truth, rule, groups or {}, guarded=False)
+
+    def finish(seen: Sequence[float]) -> Comparison:
+        if seen[3] != 1.0:  # then only a guarded comparison means anything
+            seen = _measure(rows, truth, rule, groups or {}, guarded=True)[0].tolist()
+        return _verdict(rows.numel(), seen[:6], first_of(kinds, seen[6:]))
+
+    return Pending(figures, finish)
+
+
+class _Rule(NamedTuple):
+    """Tolerances: the gate of an element, and as a share of its row; the usual rounding; the least limit of the relative RMS error."""
+
+    gate: Gate
+    of_row: float
+    usual: float
+    least: float
 
 
 def _compare_exactly(actual: torch.Tensor, expected: torch.Tensor) -> Comparison:
@@ -128,43 +167,51 @@ def _compare_exactly(actual: torch.Tensor, expected: torch.Tensor) -> Comparison
     return Comparison(wrong == 0, actual.numel(), share, math.inf if wrong else 0.0, share, 0.0, WHOLE, 0)
 
 
-def _add(sums: _Sums, actual: torch.Tensor, expected: torch.Tensor, gate: Gate, of_row: float) -> None:
+def _measure(
+    actual: torch.Tensor, expected: torch.Tensor, rule: _Rule, groups: Mapping[str, torch.Tensor], *, guarded: bool
+) -> tuple[torch.Tensor, tuple[str, ...]]:
+    """Compare rows (``[rows, width]``): what `_verdict` needs, then four figures for every kind of part, and these kinds."""
+    parts = Parts(actual.shape[0], actual.shape[1], groups)
+    step = max(1, _CHUNK[actual.device.type] // actual.shape[1])
+    sums = torch.stack([
+        _add(parts, actual[first : first + step], expected[first : first + step], rule, guarded) for first in range(0, len(actual), step)
+    ])
+    error, energy, rounding = parts.totals()
+    rms, rounded = ((squares / energy.clamp_min(TINY)).sqrt() for squares in (error, rounding))
+    limit = torch.where(rounded > 0, 2 * rounded.clamp_min(rule.usual), 0.0).clamp_min(rule.least)
+    kinds, worst = parts.worst(limit)
+    whole = torch.stack([sums[:, 0].sum(), sums[:, 1].sum(), sums[:, 2].amax(), sums[:, 3].amin(), rms, limit])
+    return torch.cat([whole, worst.flatten()]), kinds
+
+
+def _add(parts: Parts, actual: torch.Tensor, expected: torch.Tensor, rule: _Rule, guarded: bool) -> torch.Tensor:
+    """Add a chunk of rows: how many elements are outside the gate, and not finite; the largest error in gates; 1 if all are finite."""
     a, e = actual.double(), expected.double()
     rounded = e.to(actual.dtype).to(torch.float64, copy=True)
     error = a - e
-    if not bool(torch.isfinite(error.sum() + rounded.sum())):
+    finite = torch.isfinite(error.sum() + rounded.sum())
+    wrong = torch.zeros_like(error[0, 0])
+    if guarded:
         # Infinities must agree in sign, NaN with NaN; where either is not finite there is no error to measure.
-        finite = torch.isfinite(a) & torch.isfinite(rounded)
+        known = torch.isfinite(a) & torch.isfinite(rounded)
         same = (a == rounded) | (torch.isnan(a) & torch.isnan(rounded))
-        sums.nonfinite += int((~finite & ~same).sum())
-        error, e, rounded = (torch.where(finite, values, torch.zeros_like(values)) for values in (error, e, rounded))
-    tolerance = e.abs().mul_(gate.rtol).add_(gate.atol)
-    if of_row:
-        tolerance = tolerance.maximum(e.square().mean(-1, keepdim=True).sqrt_().mul_(of_row))
+        wrong = (~known & ~same).sum()
+        error, e, rounded = (torch.where(known, values, torch.zeros_like(values)) for values in (error, e, rounded))
+    tolerance = e.abs().mul_(rule.gate.rtol).add_(rule.gate.atol)
+    if rule.of_row:
+        tolerance = tolerance.maximum(e.square().mean(-1, keepdim=True).sqrt_().mul_(rule.of_row))
     gates = error.abs().div_(tolerance)
-    if not gate.atol:
+    if not rule.gate.atol:
         gates.nan_to_num_(0.0, math.inf)  # no error where none is allowed
-    sums.elements += a.numel()
-    sums.outside += int((gates > 1).sum())
-    sums.worst_gates = max(sums.worst_gates, float(gates.max()))
-    sums.parts.add(error.square_(), e.square(), rounded.sub_(e).square_())
+    figures = torch.stack([(gates > 1).sum().double(), wrong.double(), gates.max(), finite.double()])
+    parts.add(error.square_(), e.square(), rounded.sub_(e).square_())
+    return figures
 
 
-def _verdict(sums: _Sums, usual: float, floor: float, baseline_rms: float) -> Comparison:
-    if not sums.elements:
-        return Comparison(True, 0, 0.0, 0.0, 0.0, 0.0, WHOLE, 0)
-    rms, rounding = sums.parts.overall()
-    limit = max(2 * max(rounding, usual if rounding else 0.0), 2 * baseline_rms, floor)
-    worst = sums.parts.worst(limit)
-    outside = sums.outside / sums.elements
-    ok = (
-        sums.nonfinite == 0
-        and outside <= 1 - SHARE_INSIDE
-        and sums.worst_gates <= MAX_GATES
-        and rms <= limit
-        and worst.excess <= 1
-    )
-    return Comparison(ok, sums.elements, outside, sums.worst_gates, rms, limit, worst, sums.nonfinite)
+def _verdict(elements: int, figures: Sequence[float], worst: Worst) -> Comparison:
+    outside, nonfinite, gates, _, rms, limit = figures
+    ok = nonfinite == 0 and outside / elements <= 1 - SHARE_INSIDE and gates <= MAX_GATES and rms <= limit and worst.excess <= 1
+    return Comparison(ok, elements, outside / elements, gates, rms, limit, worst, int(nonfinite))
 
 
 def all_close(actual: torch.Tensor, expected: torch.Tensor, gate: Gate) -> bool:

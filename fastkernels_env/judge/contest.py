@@ -41,7 +41,9 @@ class Contest:
         self._sets: dict[str, InputSets] = {}
 
     def draw_ahead(self) -> None:
-        """Draw the first workload's input sets while the submission is still being built."""
+        """Draw the first workload's input sets while the submission is still being built, where that takes no memory from others."""
+        if self.scope.judge.turnstile.shared and self.scope.kind == "cuda":
+            return
         scope, first = self.scope, self.scope.public_workloads()[0]
         plan = scope.effort.plan(scope.kind)
         self._sets[first.name] = draw_sets(scope.judge, scope.task, first, derive_seed(scope.seed, "ring"), plan)
@@ -54,6 +56,13 @@ class Contest:
             WorkerError: The submission raised, died or hung.
             JudgeFault: No baseline is left, or the device is not quiet.
         """
+        with self.scope.judge.turnstile.seat():
+            try:
+                self._run(session, artifact, kernels)
+            finally:
+                self.scope.judge.device.trim()
+
+    def _run(self, session: WorkerSession, artifact: Artifact, kernels: tuple[str, ...]) -> None:
         scope = self.scope
         contestants = scope.judge.contestants(scope.task, scope.effort.compiled)
         attempts = Attempts(scope, session, artifact)

@@ -6,6 +6,9 @@ from typing import NamedTuple
 
 import msgspec
 
+KEPT_TASKS = 2
+"""Tasks whose baselines a judge keeps running."""
+
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """How much to measure.

@@ -14,6 +14,7 @@ import torch
 
 from ..clock import now
 from ..device import Arena
+from ..sandbox.nvml import device_memory_by_process
 from ..task import Role, Task
 from ..types import Evidence
 from .cases import Case
@@ -166,9 +167,12 @@ class Sweep:
         return 0.0
 
     def _device_memory(self) -> float:
-        """Bytes of the device in use by others than this process."""
+        """Bytes of the device in use by others than this process; by the worker's processes where other judges use it too."""
         if self._rig.scope.kind != "cuda":
             return 0.0
+        if self._rig.scope.judge.turnstile.shared:
+            held = device_memory_by_process()
+            return float(sum(held.get(pid, 0) for pid in self._rig.session.processes())) if self._rig.session else 0.0
         free, total = torch.cuda.mem_get_info()
         return float(total - free - torch.cuda.memory_reserved())
 

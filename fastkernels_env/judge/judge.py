@@ -38,6 +38,9 @@ class Judge:
         self.baselines = BaselinePool(self.host, self.device)
         with self.turnstile.alone():
             self.canary = Canary(self.device)
+        if self.turnstile.shared:
+            self.turnstile.quiet = self.canary.quiet
+            self.device.share()
         self._record = self.cache.load()
 
     @property

@@ -9,7 +9,7 @@ cancellation, and chance where few elements make up a part, leave nothing to be 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -19,7 +19,7 @@ ROW_SLACK = 3.0
 GROUP_SLACK = 2.0
 QUIET = 0.01
 """Share of the usual RMS of a kind, below which a part is judged against that share."""
-_TINY = 1e-60
+TINY = 1e-60
 _LOG_MISS = 3.0
 """Logarithm of the odds against a false alarm from chance alone, on top of the number of parts."""
 
@@ -75,16 +75,18 @@ class Parts:
             columns = torch.stack([values.sum(0) for values in squares])
             self._columns = columns if self._columns is None else self._columns.add_(columns)
 
-    def overall(self) -> tuple[float, float]:
-        """Relative RMS of the error and of the rounding."""
-        error, energy, rounding = torch.cat(self._cells, 1).sum(1).tolist()
-        energy = max(energy, _TINY)
-        return math.sqrt(error / energy), math.sqrt(rounding / energy)
+    def totals(self) -> torch.Tensor:
+        """Sums of squared errors, of squares and of squared roundings over the whole output (float64 ``[3]``)."""
+        return torch.cat(self._cells, 1).sum(1)
 
-    def worst(self, limit: float) -> Worst:
-        """The worst part, where the whole may have a relative RMS error of `limit`."""
-        found = [_worst(kind, sums, counts, limit, slack) for kind, sums, counts, slack in self._kinds()]
-        return max(found, key=lambda worst: worst.excess)
+    def worst(self, limit: torch.Tensor) -> tuple[tuple[str, ...], torch.Tensor]:
+        """The worst part of every kind, where the whole may have a relative RMS error of `limit` (0-dimensional).
+
+        Returns:
+            The kinds, and float64 ``[kinds, 4]``: excess, number of the part, its relative RMS error, its limit.
+        """
+        kinds = list(self._kinds())
+        return tuple(kind for kind, *_ in kinds), torch.stack([_worst(sums, counts, limit, slack) for _, sums, counts, slack in kinds])
 
     def _kinds(self) -> Iterator[tuple[str, torch.Tensor, torch.Tensor, float]]:
         """Per kind: its name, sums ``[3, parts]``, elements of every part, slack."""
@@ -101,16 +103,21 @@ class Parts:
             yield kind, sums, counts, GROUP_SLACK
 
 
-def _worst(kind: str, sums: torch.Tensor, counts: torch.Tensor, limit: float, slack: float) -> Worst:
+def first_of(kinds: Sequence[str], figures: Sequence[float]) -> Worst:
+    """The worst part of all, of what `Parts.worst` gives, flattened and on the host."""
+    rows = [figures[first : first + 4] for first in range(0, len(figures), 4)]
+    kind, (excess, index, rms, allowed) = max(zip(kinds, rows, strict=True), key=lambda pair: pair[1][0])
+    return Worst(f"{kind} {int(index)}", rms, allowed, excess)
+
+
+def _worst(sums: torch.Tensor, counts: torch.Tensor, limit: torch.Tensor, slack: float) -> torch.Tensor:
     error, energy, rounding = sums
     size = counts.clamp_min(1)
-    there = energy > 0
-    usual = torch.median(energy[there] / size[there]) if bool(there.any()) else energy.new_zeros(())
-    base = energy.maximum(usual * counts * size.reciprocal().clamp_min(QUIET**2)).clamp_min(_TINY)
+    usual = torch.where(energy > 0, energy / size, math.nan).nanmedian().nan_to_num(0.0)
+    base = energy.maximum(usual * counts * size.reciprocal().clamp_min(QUIET**2)).clamp_min(TINY)
     rms = (error / base).sqrt()
     odds = (math.log(max(len(error), 1)) + _LOG_MISS) / size
     chance = (1 + 2 * odds.sqrt() + 2 * odds).sqrt()  # the upper tail of a chi-square variable over its mean (Laurent and Massart 2000)
-    allowed = (2 * (rounding / base).sqrt()).maximum(slack * limit * chance).clamp_min(_TINY)
-    excess, index = (rms / allowed).max(0)
-    part = int(index)
-    return Worst(f"{kind} {part}", float(rms[part]), float(allowed[part]), float(excess))
+    allowed = (2 * (rounding / base).sqrt()).maximum(slack * limit * chance).clamp_min(TINY)
+    excess, index = (rms / allowed).max(0, keepdim=True)
+    return torch.cat([excess, index.double(), rms[index], allowed[index]])

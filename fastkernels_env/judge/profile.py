@@ -15,6 +15,7 @@ one arrangement and plans once.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import secrets
 import statistics
@@ -236,15 +237,20 @@ class Profiler:
                 torn.check(self, sides[0])
 
     def _round(self, sides: list[Side], number: int, sequences: tuple[int, ...] = (SHORT, LONG)) -> None:
-        self.turns.look()
-        self._plain = self.sets.arrange(self.generator, plain=True)
-        for side in sides if number % 2 == 0 else sides[::-1]:
-            self.turns.give(side.session)
-            with blamed(side):
-                for sequence in sequences:
-                    if side.answers is not None:
-                        self.rearrange(side.calls * (1 + sequence), self._renewed)
-                    self._block(side, sequence, number)
+        seen: list[Written] = []
+        with self.turns.alone() if self.device.dear_alone else contextlib.nullcontext():
+            self.turns.look()
+            self._plain = self.sets.arrange(self.generator, plain=True)
+            for side in sides if number % 2 == 0 else sides[::-1]:
+                self.turns.give(side.session)
+                with blamed(side):
+                    for sequence in sequences:
+                        if side.answers is not None:
+                            self.check(side, seen)  # what the block before wrote, if it was this side's
+                            self.rearrange(side.calls * (1 + sequence), self._renewed)
+                        written = self._block(side, sequence, number)
+                        seen = written if side.answers is not None else seen
+        self.check(sides[0], seen)
 
     def _feigned(self, side: Side) -> bool:
         """Whether a side that has a short ring, since it was slow before, was not slow under the clock."""
@@ -262,13 +268,14 @@ class Profiler:
                 side.session.setup(self._slots(2 * side.calls), BLOCK_SECONDS)
             self._rehearse(side)
 
-    def _block(self, side: Side, sequence: int, number: int) -> None:
+    def _block(self, side: Side, sequence: int, number: int) -> list[Written]:
+        """Time a block; what it wrote, which is to be checked before the ring holds something else."""
         count = side.calls * (1 + sequence)
         self.load(side, count, number % len(POISONS))
         times, seen = self.clocked(side, (WAKE, LONE, sequence), count)
-        self.check(side, seen)
         side.seconds[LONE].append(times[1])
         side.seconds[sequence].append(times[2])
+        return seen
 
     def eager(self, side: Side) -> float:
         """Median microseconds per call in a loop of calls, where the timed sequences are graphs; leaves the side armed that way."""

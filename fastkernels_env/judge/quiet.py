@@ -62,6 +62,12 @@ class Canary:
         self._quiet = min(device.canary() for _ in range(_TRIES))
         """The quickest so far."""
 
+    def quiet(self) -> bool:
+        """Whether it takes no longer than on a quiet device now."""
+        spent = self._device.canary()
+        self._quiet = min(self._quiet, spent)
+        return spent <= SLOW * self._quiet
+
     def check(self) -> None:
         """Call while every worker is stopped.
 

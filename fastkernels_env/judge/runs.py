@@ -91,7 +91,7 @@ class Drawn:
         times = timed(profiler, side, run, seal)
         if side.answers is not None:
             for slot in run:
-                side.answers.compare(cases[slot], 0, ring.snapshot(slice(slot, slot + 1)))
+                side.answers.compare({0: cases[slot]}, ring.snapshot(slice(slot, slot + 1)))
         return times
 
 
@@ -134,8 +134,8 @@ def timed(profiler: Profiler, side: Side, slots: Sequence[int], seal: Callable[[
         device.flush()
         device.settle()
 
-    device.settle()
-    with blamed(side):
+    with profiler.turns.alone(), blamed(side):
+        device.settle()
         sequences = [0, *(1 + slot for slot in slots)]
         times, words = side.session.time(sequences, BLOCK_SECONDS, lambda: ring.gather(positions), last, len(slots))
     if not torch.equal(words, ring.gather(positions)):

@@ -17,6 +17,7 @@ budget is spent; then the slower one scores. An excess far above that, seen agai
 
 from __future__ import annotations
 
+import contextlib
 import math
 import statistics
 from collections.abc import Sequence
@@ -132,7 +133,7 @@ def seal(profiler: Profiler, candidate: Side, baseline: Side) -> Sealing:
     results = []
     for _ in range(ARMINGS if profiler.device.seals_runs else 1):
         how = runs.start(profiler, candidate, baseline)
-        with profiler.turns.alone():
+        with contextlib.nullcontext() if profiler.device.dear_alone else profiler.turns.alone():
             results.append(_sample(profiler, how, candidate, baseline))
         if not results[-1].added_us:
             break

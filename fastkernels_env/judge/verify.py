@@ -16,7 +16,7 @@ from ..device import Arena, Device
 from ..task import Arg, Gate, Role, Task, dtype_of
 from .canaries import fill_slots, touched
 from .cases import Case
-from .compare import Comparison, all_close, compare
+from .compare import Comparison, Pending, all_close, begin, compare, settle
 from .layout import Layout, Slot, plan_layout, view_of
 from .ties import all_tied, compare_ids
 
@@ -172,12 +172,17 @@ def gate_of(task: Task, case: Case, arg: Arg) -> Gate:
 
 def compare_output(task: Task, case: Case, name: str, actual: torch.Tensor, baseline_rms: float = 0.0) -> Comparison:
     """Compare one output of a case under the task's numerics."""
+    return settle([begin_output(task, case, name, actual, baseline_rms)])[0]
+
+
+def begin_output(task: Task, case: Case, name: str, actual: torch.Tensor, baseline_rms: float = 0.0) -> Pending:
+    """As `compare_output`, without waiting for the result."""
     arg = next(arg for arg in task.outputs if arg.name == name)
     gate = gate_of(task, case, arg)
     if arg.ties:
-        return compare_ids(actual, case.expected[arg.ties], gate)
+        return Pending.done(compare_ids(actual, case.expected[arg.ties], gate))
     floor = task.numerics.rms_floor.get(dtype_of(arg, case.workload), 0.0)
-    return compare(actual, case.expected[name], gate, floor, baseline_rms, task.groups(case.args).get(name))
+    return begin(actual, case.expected[name], gate, floor, baseline_rms, task.groups(case.args).get(name))
 
 
 def first_failure(task: Task, case: Case, outputs: Mapping[str, torch.Tensor], limits: Mapping[str, float]) -> tuple[str, float]:

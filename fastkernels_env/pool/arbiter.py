@@ -1,4 +1,7 @@
-"""Who of a device's judges may measure: one at a time, in the order in which they asked, while the others are stopped."""
+"""Who of a device's judges may measure: one at a time, in the order in which they asked, while the others are stopped.
+
+To measure takes much memory of the device besides. So only a few at a time hold what they measure with; the others wait for that first.
+"""
 
 from __future__ import annotations
 
@@ -22,12 +25,19 @@ class Member(Protocol):
 class Arbiter:
     """Grants the device to one member at a time. Thread-safe.
 
+    Args:
+        seats: How many may hold what they measure with.
+        hurried: Whether a member sees for itself that the device is quiet, so that nobody need wait until all others stand still.
+
     Attributes:
         seconds: For how long the device was some member's alone.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, seats: int, hurried: bool = False) -> None:
         self.seconds = 0.0
+        self._seats, self._hurried = seats, hurried
+        self._seated: list[Member] = []
+        self._queue: deque[Member] = deque()
         self._condition = threading.Condition()
         self._members: list[Member] = []
         self._waiting: deque[Member] = deque()
@@ -48,8 +58,29 @@ class Arbiter:
         with self._condition:
             self._members = [other for other in self._members if other is not member]
             self._waiting = deque(other for other in self._waiting if other is not member)
+            self._queue = deque(other for other in self._queue if other is not member)
             self._frozen.pop(id(member), None)
             self._release(member)
+            self._rise(member)
+
+    def sit(self, member: Member) -> None:
+        """Wait for a seat."""
+        with self._condition:
+            self._queue.append(member)
+            while len(self._seated) >= self._seats or self._queue[0] is not member:
+                self._condition.wait()
+            self._queue.popleft()
+            self._seated.append(member)
+            self._condition.notify_all()
+
+    def rise(self, member: Member) -> None:
+        """Give the seat back, if the member has one."""
+        with self._condition:
+            self._rise(member)
+
+    def _rise(self, member: Member) -> None:
+        self._seated = [other for other in self._seated if other is not member]
+        self._condition.notify_all()
 
     def enter(self, member: Member) -> None:
         """Wait for the device, then stop all others."""
@@ -59,17 +90,19 @@ class Arbiter:
                 self._condition.wait()
             self._waiting.popleft()
             self._holder, self._since = member, time.perf_counter()
-            for other in self._members:
-                if other is not member:
-                    self._freeze(other)
+            self._freeze(*(other for other in self._members if other is not member))
 
     def leave(self, member: Member) -> None:
         """Give the device back, if the member has it."""
         with self._condition:
             self._release(member)
 
-    def _freeze(self, member: Member) -> None:
-        self._frozen[id(member)] = tree.freeze(member.pid)
+    def _freeze(self, *members: Member) -> None:
+        if self._hurried:
+            frozen = tree.freeze_all([member.pid for member in members])
+            self._frozen |= {id(member): frozen[member.pid] for member in members}
+        else:
+            self._frozen |= {id(member): tree.freeze(member.pid) for member in members}
 
     def _release(self, member: Member) -> None:
         if self._holder is not member:

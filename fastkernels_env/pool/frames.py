@@ -50,5 +50,17 @@ class Report(msgspec.Struct, frozen=True, tag=True):
     """Why it could not be made."""
 
 
-FromJudge = Enter | Leave | Report
-ToJudge = Order | Alone
+class Sit(msgspec.Struct, frozen=True, tag=True):
+    """The judge is about to take the memory that measuring needs; the answer is `Seated`."""
+
+
+class Rise(msgspec.Struct, frozen=True, tag=True):
+    """It has given that back."""
+
+
+class Seated(msgspec.Struct, frozen=True, tag=True):
+    """There is memory enough."""
+
+
+FromJudge = Enter | Leave | Sit | Rise | Report
+ToJudge = Order | Alone | Seated

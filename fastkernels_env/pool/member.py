@@ -13,7 +13,7 @@ from types import FrameType
 
 from .. import clock
 from ..protocol import Channel, Closed
-from .frames import Alone, Enter, Leave, Order, Report, ToJudge
+from .frames import Alone, Enter, Leave, Order, Report, Rise, Seated, Sit, ToJudge
 
 _PR_SET_PDEATHSIG = 1
 
@@ -43,6 +43,17 @@ class Judging:
 
         class Gate(Turnstile):
             """Asks the pool."""
+
+            shared = True
+
+            def sit(self) -> None:
+                with _undisturbed():
+                    channel.send(Sit())
+                    channel.receive(Seated)
+
+            def rise(self) -> None:
+                with _undisturbed():
+                    channel.send(Rise())
 
             def enter(self) -> None:
                 with _undisturbed():

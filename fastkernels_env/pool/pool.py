@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import itertools
 import mmap
 import os
@@ -14,23 +15,29 @@ import sys
 import tempfile
 import threading
 from collections import deque
+from collections.abc import Collection
 from concurrent.futures import Future
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from ..clock import Stops
 from ..device.base import fixed_file
 from ..journal import Entry
+from ..judge.effort import KEPT_TASKS
 from ..log import decode_record
 from ..protocol import Channel, Closed, ProtocolError
 from ..registry import is_builtin, load_task
 from ..types import Evaluation
 from .arbiter import Arbiter
-from .frames import Alone, Enter, FromJudge, Leave, Order, Report
+from .frames import Alone, Enter, FromJudge, Leave, Order, Report, Rise, Seated, Sit
 
 _END_SECONDS = 10.0
 _JUDGE_BYTES = 3 << 30
 """Memory of the host that a judge and its workers may need."""
+_MOST_MEASURING = 4
+"""Judges of a GPU that hold rings at a time, of up to a 32nd of its memory each, and four times that with sets, copies and a second ring."""
+_MOST_PASSED = 4
+"""So many jobs for every judge may be taken before an earlier one, so that baselines need not be started anew."""
 _MOST_JUDGES = 12
 """Beyond these, measuring, which is done by one at a time, takes all of the time: 0.6 of 6.5 s (docs/measurements/throughput.md)."""
 
@@ -95,9 +102,12 @@ class PoolClosed(Exception):
     """The pool was closed before an order was judged."""
 
 
-class _Job(NamedTuple):
+@dataclasses.dataclass(eq=False)
+class _Job:
     order: Order
     future: Future[Evaluation]
+    passed: int = 0
+    """How many came later and were taken first."""
 
 
 class JudgePool:
@@ -116,8 +126,8 @@ class JudgePool:
 
     def __init__(self, device: str, judges: int, strict: bool) -> None:
         self.device, self.strict, self._count = device, strict, judges
-        self.arbiter = Arbiter()
-        self._jobs: deque[_Job] = deque()
+        self.arbiter = Arbiter(min(judges, _MOST_MEASURING) if device == "cuda" else judges, hurried=device == "cuda")
+        self._jobs: list[_Job] = []
         self._condition = threading.Condition()
         self._closed = False
         self._seats: list[_Seat] = []
@@ -157,12 +167,22 @@ class JudgePool:
             for seat in self._seats:
                 seat.start()
 
-    def take(self) -> _Job | None:
-        """The next job; None once the pool is closed. Blocks."""
+    def take(self, tasks: Collection[str]) -> _Job | None:
+        """The next job; None once the pool is closed. Blocks.
+
+        Args:
+            tasks: Those whose baselines the judge has at hand: a job of one of them comes first, but no job is passed over for long.
+        """
         with self._condition:
             while not self._jobs and not self._closed:
                 self._condition.wait()
-            return None if self._closed else self._jobs.popleft()
+            if self._closed:
+                return None
+            within = self._jobs if self._jobs[0].passed < _MOST_PASSED * self._count else self._jobs[:1]
+            chosen = next((place for place, job in enumerate(within) if job.order.entry.task in tasks), 0)
+            for job in self._jobs[:chosen]:
+                job.passed += 1
+            return self._jobs.pop(chosen)
 
     def take_back(self, future: Future[Evaluation]) -> None:
         """Forget an order, or interrupt the judge that is at work on it."""
@@ -183,7 +203,7 @@ class JudgePool:
         """End every judge; orders that wait are answered with `PoolClosed`. The pool opens again with the next order."""
         with self._condition:
             self._closed = True
-            left, self._jobs = list(self._jobs), deque()
+            left, self._jobs = self._jobs, []
             self._condition.notify_all()
         for job in left:
             if job.future.set_running_or_notify_cancel():
@@ -203,6 +223,7 @@ class _Seat(threading.Thread):
         self._pool = pool
         self._judge: _Judge | None = None
         self._job: _Job | None = None
+        self._tasks: deque[str] = deque(maxlen=KEPT_TASKS)
         self._unwanted: Future[Evaluation] | None = None
         """What was taken back last."""
         self._ending = False
@@ -221,10 +242,11 @@ class _Seat(threading.Thread):
         """Give a judge one job after the other; replace it if it dies."""
         with contextlib.suppress(HostLost):  # ahead of the first job, which meets it again
             self._open()
-        while (job := self._pool.take()) is not None:
+        while (job := self._pool.take(self._tasks)) is not None:
             if not job.future.set_running_or_notify_cancel():
                 continue
             self._job = job
+            self._note(job.order.entry.task)
             try:
                 job.future.set_result(self._evaluation(job))
             except Exception as error:
@@ -232,6 +254,12 @@ class _Seat(threading.Thread):
             finally:
                 self._job = None
         self._drop()
+
+    def _note(self, task: str) -> None:
+        """Its baselines are at hand from now on, for as long as the judge keeps them."""
+        with contextlib.suppress(ValueError):
+            self._tasks.remove(task)
+        self._tasks.append(task)
 
     def _evaluation(self, job: _Job) -> Evaluation:
         """What became of a job.
@@ -277,6 +305,11 @@ class _Seat(threading.Thread):
                     judge.channel.send(Alone())
                 case Leave():
                     arbiter.leave(judge)
+                case Sit():
+                    arbiter.sit(judge)
+                    judge.channel.send(Seated())
+                case Rise():
+                    arbiter.rise(judge)
                 case Report():
                     return frame
 

@@ -106,7 +106,7 @@ def test_the_answer_to_an_entry_that_was_compared_once_is_a_lie(board):
     weights = board.arrange(plain=True)
     case = board.sets.entry(1, board.sets.draw(1), board.sets.metadata(weights, slice(1, 2)), oracle=True)
     once = case.expected["out"].float()
-    board.answers.compare(case, 0, {"out": once[None]})
+    board.answers.compare({0: case}, {"out": once[None]})
     arrangement = board.arrange()
     outputs = board.right(arrangement)["out"]
     outputs[5] = once

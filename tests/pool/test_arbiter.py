@@ -57,9 +57,15 @@ def state(pid):
         return file.read().rpartition(")")[2].split()[0]
 
 
-@pytest.fixture
-def arbiter():
-    return Arbiter()
+@pytest.fixture(params=[False, True], ids=["sure", "hurried"])
+def arbiter(request):
+    return Arbiter(2, hurried=request.param)
+
+
+def still(judges):
+    """How many processes of each stand still, once the signals that were sent have arrived."""
+    time.sleep(0.05)
+    return [judge.stopped for judge in judges]
 
 
 @pytest.fixture
@@ -76,10 +82,9 @@ def test_all_others_stand_still_with_all_that_they_started(arbiter, judges):
     first, *others = judges
     arbiter.enter(first)
     assert first.stopped == 0
-    assert [other.stopped for other in others] == [4, 4]
-    time.sleep(0.05)
+    assert still(others) == [4, 4]
     arbiter.leave(first)
-    assert [judge.stopped for judge in judges] == [0, 0, 0]
+    assert still(judges) == [0, 0, 0]
     assert first.stopped_seconds == 0
     assert all(0.05 <= other.stopped_seconds <= arbiter.seconds for other in others)
 
@@ -91,9 +96,9 @@ def test_what_a_judge_has_stopped_itself_stays_stopped(arbiter, judges):
     while state(worker) != "T":
         time.sleep(0.001)
     arbiter.enter(first)
-    assert second.stopped == 4
+    assert still([second]) == [4]
     arbiter.leave(first)
-    assert second.stopped == 1
+    assert still([second]) == [1]
     assert state(worker) == "T"
 
 
@@ -102,9 +107,9 @@ def test_a_judge_that_starts_meanwhile_is_stopped_too(arbiter, judges):
     late = Judge()
     try:
         arbiter.join(late)
-        assert late.stopped == 4
+        assert still([late]) == [4]
         arbiter.leave(judges[0])
-        assert late.stopped == 0
+        assert still([late]) == [0]
     finally:
         arbiter.part(late)
         late.end()
@@ -114,16 +119,16 @@ def test_a_judge_that_dies_gives_the_device_back(arbiter, judges):
     first, second, third = judges
     arbiter.enter(first)
     arbiter.part(first)
-    assert [second.stopped, third.stopped] == [0, 0]
+    assert still([second, third]) == [0, 0]
     arbiter.enter(second)
-    assert [first.stopped, third.stopped] == [0, 4]
+    assert still([first, third]) == [0, 4]
     arbiter.leave(second)
 
 
 def test_a_judge_that_does_not_have_the_device_cannot_give_it_back(arbiter, judges):
     arbiter.enter(judges[0])
     arbiter.leave(judges[1])
-    assert judges[2].stopped == 4
+    assert still(judges[2:]) == [4]
     arbiter.leave(judges[0])
 
 
@@ -146,3 +151,19 @@ def test_who_asks_first_is_served_first(arbiter, judges):
     for thread in threads:
         thread.join()
     assert served == [judges[2], judges[1]]
+
+
+def test_a_seat_is_waited_for_and_the_dead_give_theirs_back(judges, arbiter):
+    first, second, third = judges
+    arbiter.sit(first)
+    arbiter.sit(second)
+    waiting = threading.Thread(target=arbiter.sit, args=(third,))
+    waiting.start()
+    time.sleep(0.05)
+    assert waiting.is_alive()
+    arbiter.part(second)
+    waiting.join(5)
+    assert not waiting.is_alive()
+    arbiter.rise(third)
+    arbiter.rise(first)
+    arbiter.sit(third)
