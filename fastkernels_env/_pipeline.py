@@ -24,9 +24,6 @@ if TYPE_CHECKING:
     from .judge.turnstile import Turnstile
 
 
-_OUT_OF_MEMORY = "out of memory"
-
-
 class Pipeline:
     """Judges replies on one device, one at a time; not thread-safe.
 
@@ -141,6 +138,7 @@ class Pipeline:
 
     def _try(self, draft: Draft, trial: Trial, judge: Judge, task: Task, submission: Submission) -> None:
         from .judge.errors import CompileError
+        from .judge.memory import blame_nobody_for_memory
         from .judge.verdict import decide
 
         assert draft.artifact is not None
@@ -155,10 +153,8 @@ class Pipeline:
             trial.close()
             draft.baselines = judge.baselines.reports(task)
             draft.output = trial.output
-        if judge.turnstile.shared and trial.error is not None and _OUT_OF_MEMORY in f"{trial.error.summary} {trial.error.detail}".lower():
-            from .judge.errors import JudgeFault
-
-            raise JudgeFault(f"the device was out of memory, whose fault is not known beside other evaluations: {trial.error.summary}")
+        if trial.error is not None:
+            blame_nobody_for_memory(judge, f"{trial.error.summary}\n{trial.error.detail}")
         draft.end(*decide(draft.checks, trial.error, trial.tampered, trial.stage, not trial.scope.interpreted))
 
 

@@ -52,11 +52,11 @@ def settings() -> dict[str, str]:
 
 def worker_environment(kind: str) -> dict[str, str]:
     """The environment that workers of a device kind start from."""
-    if kind != "cpu":
-        return tool_environment()
-    return tool_environment() | _STEADY
+    return tool_environment() | _ALONE | (_STEADY if kind == "cpu" else {})
 
 
+_ALONE = {"TORCHINDUCTOR_COMPILE_THREADS": "1"}
+"""The fork server imports Inductor, which reads this then. With more it starts a process to compile in, which imports torch for seconds."""
 _STEADY = {
     # Where OpenMP threads may share a core, the scheduler lets them take turns on one while the other idles, for longer than a block
     # lasts; where they spin for long, a busy neighbour stalls every parallel region.

@@ -177,6 +177,10 @@ class Device(abc.ABC):
     def trim(self) -> None:  # noqa: B027
         """Give back memory that is not in use, where others may want it."""
 
+    def short(self) -> bool:
+        """Whether a worker may have been out of the device's memory for want of what other judges hold."""
+        return False
+
     def judging(self) -> AbstractContextManager[None]:
         """Held while an evaluation runs: what the judge must set in its own process, undone afterwards."""
         return contextlib.nullcontext()

@@ -145,6 +145,11 @@ class CudaDevice(Device):
         if self._shared:
             torch.cuda.empty_cache()
 
+    def short(self) -> bool:
+        """See `Device.short`: less than an eighth is free."""
+        free, total = torch.cuda.mem_get_info()
+        return self._shared and free < total // 8
+
     def new_clock(self) -> Clock:
         """A page clock."""
         return CudaClock()

@@ -21,6 +21,7 @@ from ..types import Artifact, Evidence, Language
 from . import stack
 from .errors import StepFailed, WorkerDied, WorkerError, WorkerRaised
 from .growth import LEAST_SIZES, Finding, Sweep
+from .memory import blame_nobody_for_memory
 from .rig import Rig, abort, start_worker
 from .scope import Scope
 
@@ -136,6 +137,7 @@ class Gate:
         try:
             seen = check(self._rig)
         except StepFailed as error:
+            blame_nobody_for_memory(self._scope.judge, error.summary)
             self._fail(name, error.summary, Evidence.REPORTED)
             if self._scope.kind == "cuda" and "CUDA" in error.summary:
                 self._drop_worker()  # such an error may stay with the context
@@ -143,6 +145,7 @@ class Gate:
             self._checks.failed(name, f"{error.summary}: so would a server that runs it", Evidence.JUDGED)
             self._drop_worker()
         except WorkerError as error:
+            blame_nobody_for_memory(self._scope.judge, error.summary)
             self._fail(name, error.summary, Evidence.REPORTED if isinstance(error, WorkerRaised) else Evidence.JUDGED)
             self._drop_worker()
         else:

@@ -124,7 +124,7 @@ class WorkerHost:
             **worker_environment(self.device.kind),
             "HOME": str(scratch), "TMPDIR": str(scratch),
             "TRITON_CACHE_DIR": str(caches / "triton"), "TORCHINDUCTOR_CACHE_DIR": str(caches / "inductor"),
-            "FLASHINFER_WORKSPACE_BASE": str(caches), "TORCHINDUCTOR_COMPILE_THREADS": "1", "TORCH_LOGS": "",
+            "FLASHINFER_WORKSPACE_BASE": str(caches), "TORCH_LOGS": "",
             "TORCHINDUCTOR_CPP_CACHE_PRECOMPILE_HEADERS": "0",  # it would put them into the scratch folder: eight seconds, each time
         }
 

@@ -34,8 +34,8 @@ from .frames import Alone, Enter, FromJudge, Leave, Order, Report, Rise, Seated,
 _END_SECONDS = 10.0
 _JUDGE_BYTES = 3 << 30
 """Memory of the host that a judge and its workers may need."""
-_MOST_MEASURING = 4
-"""Judges of a GPU that hold rings at a time, of up to a 32nd of its memory each, and four times that with sets, copies and a second ring."""
+_MOST_MEASURING = 3
+"""Judges of a GPU that hold rings at a time, of up to a 32nd of its memory; sets, copies and a second ring make that four times as much."""
 _MOST_PASSED = 4
 """So many jobs for every judge may be taken before an earlier one, so that baselines need not be started anew."""
 _MOST_JUDGES = 12

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from fastkernels_env.device.cpu import CpuDevice
-from fastkernels_env.judge.answers import Answers, TimedFailure
+from fastkernels_env.judge.answers import Answers, TimedFailure, _repeated
 from fastkernels_env.judge.geometry import Geometry
 from fastkernels_env.judge.sets import InputSets
+from fastkernels_env.rearrange import Rows, gather
 from fastkernels_env.registry import load_task
 from fastkernels_env.task import Workload
 
@@ -147,3 +148,36 @@ def test_a_fresh_entry_must_be_right_too(board):
     outputs = board.right(arrangement)["out"]
     outputs[slot] *= 1.02
     assert not failure(board, arrangement, outputs).tampered
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_signs_of_zeros_and_roundings_of_subnormals_do_not_make_an_answer_another(dtype):
+    """A sign and a power of two carry everything over but these."""
+    tiny = torch.finfo(dtype).smallest_normal
+    known = torch.tensor([[0.0, 1.0, tiny, 3 * tiny * torch.finfo(dtype).eps]], dtype=dtype)
+    rows = Rows(torch.tensor([[0]]), torch.tensor([[-0.5]]))
+    due = gather(known, rows)
+    assert _repeated(due, known, rows).all()
+    same = due.clone()
+    same[0, 0] = 0.0
+    same[0, 3] = due[0, 3] + tiny * torch.finfo(dtype).eps
+    assert _repeated(same, known, rows).all()
+    for place, other in ((1, due[0, 1] * (1 + 2 * torch.finfo(dtype).eps)), (0, tiny), (2, 0.0)):
+        wrong = due.clone()
+        wrong[0, place] = other
+        assert not _repeated(wrong, known, rows).any()
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
+def test_integers_are_repeated_to_the_bit(dtype):
+    known = torch.tensor([[3, 4]], dtype=dtype)
+    rows = Rows(torch.tensor([[0]]))
+    assert _repeated(known.clone(), known, rows).all()
+    assert not _repeated(known + 1, known, rows).any()
+
+
+def test_not_a_number_where_one_is_known_is_repeated_and_elsewhere_is_not():
+    known = torch.tensor([[float("nan"), 1.0]])
+    rows = Rows(torch.tensor([[0]]))
+    assert _repeated(known.clone(), known, rows).all()
+    assert not _repeated(torch.full((1, 2), float("nan")), known, rows).any()
