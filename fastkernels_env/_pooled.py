@@ -1,4 +1,4 @@
-"""One evaluation on its way through a pool: a judge that dies over it is replaced, and the reply judged again, once."""
+"""One evaluation on its way through a pool: a judge that dies over it is replaced, and the reply judged again, the second time alone."""
 
 from __future__ import annotations
 
@@ -11,14 +11,17 @@ import msgspec
 from ._draft import ended
 from .journal import Entry
 from .pool.pool import HostLost, JudgeLost, Pool
+from .pool.quarantine import Quarantine
 from .task import Task
 from .types import Evaluation, Outcome
 
 _MOST_DEATHS = 2
+"""Judges that may die over a reply before it is judged with no other evaluation beside it."""
 _MOST_MOVES = 6
 """Hosts that may be lost over one reply before it is given up."""
 _RIGHT = (Outcome.ACCEPTED, Outcome.UNMEASURED)
-_DIED = "the judge's own process was killed while it judged this reply"
+DIED = "the judge's own process was killed while it judged this reply"
+ALONE = "then it was judged with no other evaluation beside it"
 
 
 class Pooled:
@@ -29,6 +32,7 @@ class Pooled:
         task: The entry's task.
         entry: The reply.
         healthy: A reply with a trusted implementation, which says whether the device is in order; None if there is none.
+        quarantine: Replies that are judged alone.
         finish: Turns the record into what the caller gets (rewards, log).
 
     Attributes:
@@ -36,9 +40,11 @@ class Pooled:
     """
 
     def __init__(
-        self, pool: Pool, task: Task, entry: Entry, healthy: str | None, finish: Callable[[Evaluation], Evaluation]
+        self, pool: Pool, task: Task, entry: Entry, healthy: str | None, quarantine: Quarantine,
+        finish: Callable[[Evaluation], Evaluation],
     ) -> None:
         self._pool, self._task, self._entry, self._healthy, self._finish = pool, task, entry, healthy, finish
+        self._quarantine = quarantine
         self._faults: list[str] = []
         self._deaths = self._moves = 0
         self._inner: Future[Evaluation] | None = None
@@ -47,7 +53,8 @@ class Pooled:
         self._hand_in(entry, self._answered)
 
     def _hand_in(self, entry: Entry, then: Callable[[Future[Evaluation]], None]) -> None:
-        self._inner = self._pool.submit(entry)
+        self._alone = entry in self._quarantine
+        self._inner = self._pool.submit(entry, alone=self._alone)
         self._inner.add_done_callback(then)
 
     def _hand_in_again(self, entry: Entry, then: Callable[[Future[Evaluation]], None]) -> None:
@@ -75,15 +82,18 @@ class Pooled:
             self._complete(evaluation)
 
     def _lost(self) -> None:
-        """Once is an accident; whether twice is the reply's doing, a trusted implementation on the same inputs says."""
-        self._faults.append(_DIED)
+        """Twice may be an accident, or another reply's doing. Alone it is this one's, if a trusted implementation fares better."""
+        self._faults.append(DIED)
         self._deaths += 1
-        if self._deaths < _MOST_DEATHS:
+        if not self._alone:
+            if self._deaths >= _MOST_DEATHS:
+                self._quarantine.add(self._entry)
+                self._faults.append(ALONE)
             self._hand_in_again(self._entry, self._answered)
         elif self._healthy is not None:
             self._hand_in_again(msgspec.structs.replace(self._entry, text=self._healthy), self._blame)
         else:
-            self._complete(self._record(Outcome.FAULT, _DIED))
+            self._complete(self._record(Outcome.FAULT, DIED))
 
     def _moved(self, why: str) -> None:
         """The reply goes to another host; it has nothing to do with what became of this one."""
@@ -99,9 +109,10 @@ class Pooled:
         with contextlib.suppress(Exception, CancelledError):  # then nobody knows whether the device is in order
             right = probe.result().outcome in _RIGHT
         if right:
-            self._complete(self._record(Outcome.CRASHED, f"it broke the judge twice, and a baseline on the same inputs did not: {_DIED}"))
+            why = f"it broke the judge alone too, and a baseline on the same inputs did not: {DIED}"
+            self._complete(self._record(Outcome.CRASHED, why))
         else:
-            self._complete(self._record(Outcome.FAULT, _DIED))
+            self._complete(self._record(Outcome.FAULT, DIED))
 
     def _record(self, outcome: Outcome, reason: str) -> Evaluation:
         return ended(self._pool.device, self._task, self._entry, outcome, reason, self._faults[:-1])

@@ -25,6 +25,7 @@ from .device import resolve
 from .journal import Entry, Journal
 from .log import append_record
 from .pool.pool import JudgePool, Pool, count_judges
+from .pool.quarantine import Quarantine
 from .registry import load_task
 from .sandbox.layers import ContainmentError, merge, refusal
 from .task import Task, TaskError
@@ -76,6 +77,7 @@ class Evaluator:
         self._refusal: str | None = None if self.strict else ""
         self._pipeline = Pipeline(self.device, self.strict, turnstile)
         count = count_judges(judges, self.device)
+        self._quarantine = Quarantine()
         self._pool = pool or (JudgePool(self.device, count, self.strict) if count else None)
         self._draft: Draft | None = None
         self._lock = threading.Lock()
@@ -186,7 +188,7 @@ class Evaluator:
 
         with contextlib.ExitStack() as undo:
             undo.callback(held.close)
-            future = Pooled(pool, loaded, entry, canary_source(loaded, self.device), finish).future
+            future = Pooled(pool, loaded, entry, canary_source(loaded, self.device), self._quarantine, finish).future
             undo.pop_all()
         future.add_done_callback(lambda _: held.close())
         return future

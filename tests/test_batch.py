@@ -204,29 +204,55 @@ def test_a_judge_that_dies_loses_no_verdict(evaluator):
     assert told in ([], [["the judge's own process was killed while it judged this reply"]])
 
 
-def test_a_reply_over_which_two_judges_die_crashed_if_the_device_is_healthy(evaluator):
-    texts, done = {}, threading.Event()
+def kill_over(evaluator, mark, most, killed):
+    """Kill judges while they are at work on a reply with this mark; what else was being judged then goes to `killed`."""
+    seen = set()
+    while len(killed) < most:
+        for seat in evaluator._pool._seats:
+            order, pid = seat.order, seat.pid
+            if order is not None and pid is not None and pid not in seen and mark in order.text and len(tree.descendants(pid)) > 3:
+                seen.add(pid)
+                killed.append([other.order for other in evaluator._pool._seats if other is not seat and other.order is not None])
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.02)
 
-    def kill_all():
-        while not done.is_set():
-            for seat in evaluator._pool._seats:
-                order, pid = seat.order, seat.pid
-                if order is not None and pid is not None and b"60" in order.text and len(tree.descendants(pid)) > 3:
-                    texts[pid] = order.text
-                    os.kill(pid, signal.SIGKILL)
-            time.sleep(0.02)
 
-    killer = threading.Thread(target=kill_all)
+def judge_beside(evaluator, text, mark, most):
+    """Judge a reply over which so many judges are killed, others beside it: its record, theirs, and what ran beside it at each kill."""
+    killed, others = [], []
+    killer = threading.Thread(target=kill_over, args=(evaluator, mark, most, killed), daemon=True)
     killer.start()
-    try:
-        evaluation = evaluator.evaluate("rms_norm", ENDLESS)
-    finally:
-        done.set()
-        killer.join()
-    assert len(texts) == 2
+    future = evaluator.submit("rms_norm", text)
+    while not future.done():
+        others.append(evaluator.evaluate("rms_norm", f"{FORGETFUL}\n{len(others)}"))
+    return future.result(), others, killed
+
+
+DIED = "the judge's own process was killed while it judged this reply"
+ALONE = "then it was judged with no other evaluation beside it"
+
+
+def test_a_reply_over_which_two_judges_died_by_chance_is_judged_alone(evaluator):
+    text = honest(71)
+    evaluation, others, killed = judge_beside(evaluator, text, b"71", 2)
+    assert len(killed) == 2
+    assert evaluation.outcome is Outcome.ACCEPTED
+    assert evaluation.faults == [DIED, DIED, ALONE]
+    assert {other.outcome for other in others} == {Outcome.WRONG}
+
+
+def test_a_reply_over_which_judges_die_alone_too_crashed_if_the_device_is_healthy(evaluator):
+    text = ENDLESS.replace("60", "61")
+    evaluation, others, killed = judge_beside(evaluator, text, b"61", 3)
+    assert killed[2] == [], "nothing else was judged meanwhile"
     assert evaluation.outcome is Outcome.CRASHED
-    assert evaluation.reason.startswith("it broke the judge twice, and a baseline on the same inputs did not")
-    assert evaluation.faults == ["the judge's own process was killed while it judged this reply"]
+    assert evaluation.reason.startswith("it broke the judge alone too, and a baseline on the same inputs did not")
+    assert evaluation.faults == [DIED, DIED, ALONE]
+    assert {other.outcome for other in others} == {Outcome.WRONG}
+    again, _, killed = judge_beside(evaluator, text, b"61", 1)
+    assert killed == [[]], "a reply that is known for it is judged alone at once"
+    assert again.outcome is Outcome.CRASHED
+    assert again.faults == []
 
 
 def test_an_interrupt_that_came_too_late_costs_the_next_reply_nothing(evaluator):

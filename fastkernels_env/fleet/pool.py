@@ -138,8 +138,8 @@ class RayPool:
             waiter.wait(0.1)
         raise TimeoutError(f"expected {actors} judges of the cluster to answer within {seconds:g} s, {len(self.facts())} did")
 
-    def submit(self, entry: Entry) -> Future[Evaluation]:
-        """See `Pool.submit`."""
+    def submit(self, entry: Entry, alone: bool = False) -> Future[Evaluation]:
+        """See `Pool.submit`; `alone` is for the actors, which see to it themselves."""
         if self._closed.is_set():
             raise PoolClosed("the fleet is closed")
         job = _Job(msgspec.msgpack.encode(Order.of(entry)), _archive(entry.task))

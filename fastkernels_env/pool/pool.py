@@ -88,7 +88,7 @@ class Pool(Protocol):
     def alone_seconds(self) -> float:
         """For how long some judge had its device to itself so far."""
 
-    def submit(self, entry: Entry) -> Future[Evaluation]:
+    def submit(self, entry: Entry, alone: bool = False) -> Future[Evaluation]:
         """See `JudgePool.submit`; `HostLost` is another way in which it may end."""
 
     def take_back(self, future: Future[Evaluation]) -> None:
@@ -106,6 +106,7 @@ class PoolClosed(Exception):
 class _Job:
     order: Order
     future: Future[Evaluation]
+    alone: bool = False
     passed: int = 0
     """How many came later and were taken first."""
 
@@ -128,6 +129,7 @@ class JudgePool:
         self.device, self.strict, self._count = device, strict, judges
         self.arbiter = Arbiter(min(judges, _MOST_MEASURING) if device == "cuda" else judges, hurried=device == "cuda")
         self._jobs: list[_Job] = []
+        self._running: list[_Job] = []
         self._condition = threading.Condition()
         self._closed = False
         self._seats: list[_Seat] = []
@@ -142,8 +144,12 @@ class JudgePool:
         """For how long one judge had the device to itself."""
         return self.arbiter.seconds
 
-    def submit(self, entry: Entry) -> Future[Evaluation]:
+    def submit(self, entry: Entry, alone: bool = False) -> Future[Evaluation]:
         """Have a reply judged.
+
+        Args:
+            entry: The reply.
+            alone: Whether no other evaluation of this pool may run meanwhile.
 
         Returns:
             The record, to come; `JudgeLost` if the judge's process ended, `PoolClosed` if the pool did. Cancelling it takes the order
@@ -156,8 +162,8 @@ class JudgePool:
             if self._closed:
                 raise PoolClosed("the pool is closed")
             self._start()
-            self._jobs.append(_Job(order, future))
-            self._condition.notify()
+            self._jobs.append(_Job(order, future, alone))
+            self._condition.notify_all()
         return future
 
     def _start(self) -> None:
@@ -174,15 +180,30 @@ class JudgePool:
             tasks: Those whose baselines the judge has at hand: a job of one of them comes first, but no job is passed over for long.
         """
         with self._condition:
-            while not self._jobs and not self._closed:
+            while not self._closed:
+                if (chosen := self._choose(tasks)) is not None:
+                    for job in self._jobs[:chosen]:
+                        job.passed += 1
+                    self._running.append(self._jobs.pop(chosen))
+                    return self._running[-1]
                 self._condition.wait()
-            if self._closed:
-                return None
-            within = self._jobs if self._jobs[0].passed < _MOST_PASSED * self._count else self._jobs[:1]
-            chosen = next((place for place, job in enumerate(within) if job.order.entry.task in tasks), 0)
-            for job in self._jobs[:chosen]:
-                job.passed += 1
-            return self._jobs.pop(chosen)
+            return None
+
+    def _choose(self, tasks: Collection[str]) -> int | None:
+        """Place of the job that may begin; None while there is none."""
+        apart = next((place for place, job in enumerate(self._jobs) if job.alone), None)
+        if not self._jobs or any(job.alone for job in self._running) or (apart is not None and self._running):
+            return None  # what is to be judged alone waits for the others, and they for it
+        if apart is not None:
+            return apart
+        within = self._jobs if self._jobs[0].passed < _MOST_PASSED * self._count else self._jobs[:1]
+        return next((place for place, job in enumerate(within) if job.order.entry.task in tasks), 0)
+
+    def done(self, job: _Job) -> None:
+        """A job that was taken is over."""
+        with self._condition:
+            self._running.remove(job)
+            self._condition.notify_all()
 
     def take_back(self, future: Future[Evaluation]) -> None:
         """Forget an order, or interrupt the judge that is at work on it."""
@@ -243,17 +264,22 @@ class _Seat(threading.Thread):
         with contextlib.suppress(HostLost):  # ahead of the first job, which meets it again
             self._open()
         while (job := self._pool.take(self._tasks)) is not None:
-            if not job.future.set_running_or_notify_cancel():
-                continue
-            self._job = job
-            self._note(job.order.entry.task)
             try:
-                job.future.set_result(self._evaluation(job))
-            except Exception as error:
-                job.future.set_exception(error)
+                if job.future.set_running_or_notify_cancel():
+                    self._judge_one(job)
             finally:
-                self._job = None
+                self._pool.done(job)
         self._drop()
+
+    def _judge_one(self, job: _Job) -> None:
+        self._job = job
+        self._note(job.order.entry.task)
+        try:
+            job.future.set_result(self._evaluation(job))
+        except Exception as error:
+            job.future.set_exception(error)
+        finally:
+            self._job = None
 
     def _note(self, task: str) -> None:
         """Its baselines are at hand from now on, for as long as the judge keeps them."""
