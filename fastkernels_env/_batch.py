@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from ._draft import ended
 from .journal import Entry
+from .log import LogError
 from .registry import load_task
 from .submission import RejectedError, extract
 from .types import Answer, Evaluation, Item, Outcome, Progress
@@ -55,6 +56,7 @@ async def judge_batch(
                 yield task.result()
         if broken is not None:
             raise broken
+        batch.complain()
     finally:
         left: set[asyncio.Task[Any]] = {*running, *([asking] if asking else [])}
         for unfinished in left:
@@ -101,6 +103,7 @@ class _Batch:
         self._first: dict[_Key, asyncio.Future[Evaluation]] = {}
         self._judging = self._done = self._duplicates = 0
         self._outcomes: dict[str, int] = {}
+        self._unlogged: list[LogError] = []
 
     async def judge(self, index: int, item: Item) -> Answer:
         """The answer to one item, which may be that to an earlier one."""
@@ -112,7 +115,7 @@ class _Batch:
             known = self._first[key] = asyncio.get_running_loop().create_future()
             known.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody else may ask
             try:
-                evaluation = await self._evaluate(item)
+                evaluation = await self._answered(self._evaluate(item))
             except BaseException as error:
                 del self._first[key]  # what repeats it is judged after all
                 known.set_exception(error if isinstance(error, Exception) else asyncio.CancelledError())
@@ -124,7 +127,7 @@ class _Batch:
                 known.set_result(evaluation)
         else:
             try:
-                evaluation = await asyncio.to_thread(self._repeat, item, await asyncio.shield(known))
+                evaluation = await self._answered(asyncio.to_thread(self._repeat, item, await asyncio.shield(known)))
             except Exception:
                 self._judging -= 1
                 return await self.judge(index, item)
@@ -133,6 +136,29 @@ class _Batch:
         self._outcomes[evaluation.outcome.value] = self._outcomes.get(evaluation.outcome.value, 0) + 1
         self._tell()
         return Answer(index=index, item=item, evaluation=evaluation)
+
+    async def _answered(self, coming: Awaitable[Evaluation]) -> Evaluation:
+        """An evaluation; that its record could not be logged is told when all others are answered."""
+        try:
+            return await coming
+        except LogError as error:
+            if error.evaluation is None:
+                raise
+            self._unlogged.append(error)
+            return error.evaluation
+
+    def complain(self) -> None:
+        """Call when everything is answered.
+
+        Raises:
+            LogError: Records could not be logged.
+        """
+        if self._unlogged:
+            first, *others = self._unlogged
+            more = [error.saved for error in others if error.saved]
+            where = f", saved in {', '.join(map(str, more))}" if more else ""
+            beside = f"; {len(others)} more evaluations of this batch could not be logged either{where}" if others else ""
+            raise LogError(f"{first}{beside}", first.saved, first.evaluation, more) from first
 
     def _key(self, item: Item) -> _Key:
         """The same for replies that are one submission."""

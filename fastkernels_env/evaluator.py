@@ -275,6 +275,7 @@ class Evaluator:
 
         Raises:
             TaskError: An item names no task. What was handed in before it is answered first.
+            LogError: Records could not be appended; every item was answered first.
             ValueError: `deadline` or `ahead` is not above 0 (at once).
         """
         for name, value in (("deadline", deadline), ("ahead", ahead)):

@@ -7,6 +7,7 @@ belongs to an evaluation whose process was killed: nothing is lost, the next eva
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import os
@@ -68,12 +69,17 @@ class Journal:
         """The entry's file, locked, and its descriptor; no file where none can be written (the log then says why)."""
         if not self._active:
             return None, -1
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError), contextlib.ExitStack() as undo:
             descriptor, name = self._open()
+            undo.callback(Path(name).unlink, missing_ok=True)
+            undo.callback(os.close, descriptor)
             fcntl.flock(descriptor, fcntl.LOCK_EX)
-            os.write(descriptor, msgspec.json.encode(entry))
+            content = msgspec.json.encode(entry)
+            if os.write(descriptor, content) < len(content):
+                raise OSError(errno.ENOSPC, "no room for the whole entry")
             path = Path(name).with_name(f"{Path(name).name[1:]}.json")
             os.replace(name, path)  # only now can others see it, and it is locked
+            undo.pop_all()
             return path, descriptor
         return None, -1
 

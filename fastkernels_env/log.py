@@ -17,7 +17,7 @@ import os
 import stat
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -34,11 +34,15 @@ class LogError(Exception):
 
     Attributes:
         saved: Where a record that could not be appended lies instead; None if reading failed or saving it failed too.
+        evaluation: That record.
+        more: Where further records of a batch lie, if there are any.
     """
 
-    def __init__(self, message: str, saved: Path | None = None) -> None:
+    def __init__(
+        self, message: str, saved: Path | None = None, evaluation: Evaluation | None = None, more: Sequence[Path] = ()
+    ) -> None:
         super().__init__(message)
-        self.saved = saved
+        self.saved, self.evaluation, self.more = saved, evaluation, list(more)
 
 
 class _Header(msgspec.Struct):
@@ -66,11 +70,11 @@ def append_record(path: Pathish, evaluation: Evaluation) -> None:
         except OSError as second:
             raise LogError(
                 f"{path}: the evaluation could not be logged ({reason}) and is lost, because it could not be saved in the temp "
-                f"folder either ({_reason(second)}); free space or choose another log"
+                f"folder either ({_reason(second)}); free space or choose another log", None, evaluation,
             ) from error
         raise LogError(
             f"{path}: the evaluation could not be logged ({reason}); it is saved in {saved}: append that file to a log that can "
-            "be written", saved,
+            "be written", saved, evaluation,
         ) from error
 
 

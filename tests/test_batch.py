@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
+import subprocess
 import tempfile
 import threading
 import time
@@ -13,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from fastkernels_env import Evaluator, read_log
+from fastkernels_env.log import LogError
 from fastkernels_env.pool.pool import JudgeBroken, count_judges
 from fastkernels_env.registry import _registered, load_task, register_task
 from fastkernels_env.sandbox import tree
@@ -133,6 +136,42 @@ def test_what_the_source_raises_comes_after_the_answers(evaluator):
     with pytest.raises(RuntimeError, match="no more kernels"):
         asyncio.run(run())
     assert [answer.evaluation.outcome for answer in answers] == [Outcome.WRONG]
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A folder on a disk of 256 kB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", folder], capture_output=True).returncode:
+        pytest.skip("mounting takes root")
+    yield folder
+    subprocess.run(["umount", "-l", folder], check=True)
+
+
+def test_a_full_disk_for_the_log_costs_no_verdict(small_disk):
+    """All answers come, the complaint after them; once there is room again the log goes on, and nothing lies about."""
+    waste, answers = small_disk / "waste", []
+    with contextlib.suppress(OSError):
+        waste.write_bytes(b"x" * (1 << 20))
+
+    async def collect(evaluator):
+        async for answer in evaluator.evaluate_many([item(PROSE), item(FORGETFUL), item(PROSE)]):
+            answers.append(answer)
+
+    with Evaluator("cpu", effort="quick", log=small_disk / "log.jsonl", judges=1) as evaluator:
+        with pytest.raises(LogError, match=r"No space left on device.*2 more evaluations of this batch could not be logged") as told:
+            asyncio.run(collect(evaluator))
+        assert sorted((a.index, a.evaluation.outcome.value) for a in answers) == [(0, "rejected"), (1, "wrong"), (2, "rejected")]
+        saved = [told.value.saved, *told.value.more]
+        assert all(str(path) in str(told.value) for path in saved)
+        assert sorted(read_log(path)[0].id for path in saved) == sorted(answer.evaluation.id for answer in answers)
+        for path in saved:
+            path.unlink()
+        waste.unlink()
+        again = judge(evaluator, [item(PROSE), item(FORGETFUL)])
+        assert sorted(record.id for record in read_log(evaluator.log)) == sorted(answer.evaluation.id for answer in again)
+        assert [path.name for path in small_disk.iterdir()] == ["log.jsonl"]
 
 
 @pytest.mark.parametrize("option", [{"ahead": 0}, {"ahead": -1}, {"deadline": 0}, {"deadline": -2.0}, {"deadline": float("nan")}])

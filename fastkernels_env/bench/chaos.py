@@ -5,23 +5,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
-import random
-import signal
+import shutil
+import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from ..log import read_log
+from ..log import LogError, read_log
 from ..registry import load_task
-from ..sandbox import tree
 from ..types import Answer, Item, Outcome
+from .killer import Killer
 from .throughput import marked
 
 _TASK = "rms_norm"
@@ -31,9 +30,7 @@ _REPLIES: tuple[tuple[Outcome, str], ...] = (
     (Outcome.REJECTED, "I would rather not write a kernel today, nor tomorrow ({})."),
 )
 """What comes in turn, and what must become of it; the first is the task's seed."""
-_KINDS = ("judge", "judge", "actor", "node")
-_BUSY = 3
-"""A judge with more processes than this has a submission's worker."""
+_DISK_BYTES = 1 << 23
 
 
 class Chaos(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,8 +40,10 @@ class Chaos(msgspec.Struct, frozen=True, kw_only=True):
         submissions: Replies that were handed in.
         answers: Answers that came.
         lost: Replies without an answer.
-        doubled: Answers beyond the first, and records in the log beyond one for every reply.
-        unexpected: Replies whose outcome is not the one that they have when nothing is killed, by outcome.
+        doubled: Answers beyond the first, and records beyond one for every reply.
+        unlogged: Replies without a record, in the log or saved elsewhere while its disk was full.
+        unexpected: Replies whose outcome is not the one that they have when nothing is killed, by outcome. Nothing tells a process of a
+            submission that was killed from one that ended by itself, so that there may be as many as workers were killed.
         killed: What was killed, by kind.
         moved: Answers that tell of a judge or a host that was lost over them.
         seconds: Wall time.
@@ -54,6 +53,7 @@ class Chaos(msgspec.Struct, frozen=True, kw_only=True):
     answers: int
     lost: int
     doubled: int
+    unlogged: int
     unexpected: dict[str, int]
     killed: dict[str, int]
     moved: int
@@ -61,8 +61,9 @@ class Chaos(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def good(self) -> bool:
-        """Whether every reply got one verdict, the right one."""
-        return not self.lost and not self.doubled and not self.unexpected
+        """Whether every reply got one verdict, the right one, and one record."""
+        mistaken = sum(self.unexpected.values()) - self.killed.get("worker", 0)
+        return not self.lost and not self.doubled and not self.unlogged and mistaken <= 0
 
 
 def replies(count: int) -> list[tuple[Outcome, Item]]:
@@ -93,92 +94,70 @@ def run_chaos(count: int, nodes: int, every: float, seed: int, progress: Callabl
         for _ in range(nodes):
             cluster.add_node(num_cpus=2)
         ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR)
-        with tempfile.TemporaryDirectory(prefix="chaos-") as folder, contextlib.redirect_stdout(sys.stderr):  # Ray prints what dies
-            return _run(cluster, replies(count), Path(folder) / "log.jsonl", every, seed, progress)
+        with _disk() as (folder, small), contextlib.redirect_stdout(sys.stderr):  # Ray prints what dies
+            return _run(cluster, replies(count), folder / "log.jsonl", small, every, seed, progress)
     finally:
         ray.shutdown()
         cluster.shutdown()  # type: ignore[no-untyped-call]
 
 
+@contextlib.contextmanager
+def _disk() -> Iterator[tuple[Path, bool]]:
+    """A folder, and whether it is on a small disk of its own, which takes the right to mount one."""
+    with tempfile.TemporaryDirectory(prefix="chaos-") as name:
+        command = ["mount", "-t", "tmpfs", "-o", f"size={_DISK_BYTES}", "tmpfs", name]
+        small = shutil.which("mount") is not None and subprocess.run(command, capture_output=True).returncode == 0
+        try:
+            yield Path(name), small
+        finally:
+            if small:
+                subprocess.run(["umount", "-l", name], check=True)
+
+
 def _run(
-    cluster: Any, batch: Sequence[tuple[Outcome, Item]], log: Path, every: float, seed: int, progress: Callable[[str], None]
+    cluster: Any, batch: Sequence[tuple[Outcome, Item]], log: Path, small: bool, every: float, seed: int,
+    progress: Callable[[str], None],
 ) -> Chaos:
     from ..fleet import Fleet
 
     start = time.perf_counter()
     with Fleet(device="cpu", effort="quick", log=log, judges=1) as fleet:
         fleet.wait(1)
-        killer = _Killer(cluster, every, seed, progress)
-        answers = asyncio.run(_judge(fleet, [item for _, item in batch], killer, progress))
+        killer = Killer(cluster, log if small else None, every, seed, progress)
+        answers, saved = asyncio.run(_judge(fleet, [item for _, item in batch], killer, progress))
     seconds = time.perf_counter() - start
     by_index = Counter(answer.index for answer in answers)
     unexpected = Counter(
         f"{batch[answer.index][0].value} became {answer.evaluation.outcome.value}" for answer in answers
         if answer.evaluation.outcome is not batch[answer.index][0]
     )
-    logged = Counter(record.text for record in read_log(log))
+    logged = Counter(record.text for record in read_log(log)) + Counter(record.text for path in saved for record in read_log(path))
+    for path in saved:
+        path.unlink()
     return Chaos(
         submissions=len(batch), answers=len(answers), lost=len(batch) - len(by_index),
         doubled=sum(by_index.values()) - len(by_index) + sum(number - 1 for number in logged.values()), unexpected=dict(unexpected),
-        killed=dict(killer.killed), moved=sum(bool(answer.evaluation.faults) for answer in answers), seconds=seconds,
+        unlogged=len({item.text for _, item in batch} - {*logged}), killed=dict(killer.killed),
+        moved=sum(bool(answer.evaluation.faults) for answer in answers), seconds=seconds,
     )  # fmt: skip
 
 
-async def _judge(fleet: Any, items: Sequence[Item], killer: _Killer, progress: Callable[[str], None]) -> list[Answer]:
-    answers = []
+async def _judge(
+    fleet: Any, items: Sequence[Item], killer: Killer, progress: Callable[[str], None]
+) -> tuple[list[Answer], list[Path]]:
+    """All answers, and the files of records that could not be logged."""
+    answers: list[Answer] = []
+    saved: list[Path] = []
     killing = asyncio.create_task(killer.run())
-    async for answer in fleet.evaluate_many(items):
-        answers.append(answer)
-        progress(f"{len(answers)} of {len(items)}: {answer.evaluation.outcome.value}")
-        if killing.done():
-            await killing  # it ends by an error alone
-    killing.cancel()
-    return answers
-
-
-class _Killer:
-    """Kills judges, actors and nodes at random; a node that is gone gets a successor. For the main thread, where Ray starts nodes."""
-
-    def __init__(self, cluster: Any, every: float, seed: int, progress: Callable[[str], None]) -> None:
-        self._cluster, self._every, self._random, self._progress = cluster, every, random.Random(seed), progress
-        self.killed: Counter[str] = Counter()
-
-    async def run(self) -> None:
-        """Kill something now and then, until this is cancelled."""
-        while True:
-            await asyncio.sleep(self._random.uniform(0.5, 1.5) * self._every)
-            kind = self._random.choice(_KINDS)
-            if self._kill(kind):
-                self.killed[kind] += 1
-                self._progress(f"killed: {kind}")
-
-    def _kill(self, kind: str) -> bool:
-        if kind == "node":
-            node = self._random.choice(sorted(self._cluster.worker_nodes, key=lambda node: str(node.node_id)))
-            self._cluster.remove_node(node, allow_graceful=False)
-            self._cluster.add_node(num_cpus=2)
-            return True
-        actors = actor_processes()
-        found = actors if kind == "actor" else [
-            pid for actor in actors for pid in tree.descendants(actor) if _is_judge(pid) and len(tree.descendants(pid)) > _BUSY
-        ]
-        if not found:
-            return False
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self._random.choice(found), signal.SIGKILL)
-        return True
-
-
-def actor_processes() -> list[int]:
-    """Process ids of a fleet's actors on this machine, by what Ray calls them."""
-    return [int(path.parent.name) for path in Path("/proc").glob("[0-9]*/cmdline") if _line(path).startswith(b"ray::Judges")]
-
-
-def _is_judge(pid: int) -> bool:
-    return b"fastkernels_env.pool" in _line(Path(f"/proc/{pid}/cmdline"))
-
-
-def _line(path: Path) -> bytes:
-    with contextlib.suppress(OSError):
-        return path.read_bytes()
-    return b""
+    try:
+        async for answer in fleet.evaluate_many(items):
+            answers.append(answer)
+            progress(f"{len(answers)} of {len(items)}: {answer.evaluation.outcome.value}")
+            if killing.done():
+                await killing  # it ends by an error alone
+    except LogError as error:
+        saved += [path for path in (error.saved, *error.more) if path is not None]
+    finally:
+        killing.cancel()
+        await asyncio.gather(killing, return_exceptions=True)
+    return answers, saved

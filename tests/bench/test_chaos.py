@@ -7,7 +7,7 @@ import msgspec
 from fastkernels_env.bench.chaos import Chaos, replies
 from fastkernels_env.types import Outcome
 
-GOOD = Chaos(submissions=4, answers=4, lost=0, doubled=0, unexpected={}, killed={"judge": 1}, moved=1, seconds=1.0)
+GOOD = Chaos(submissions=4, answers=4, lost=0, doubled=0, unlogged=0, unexpected={}, killed={"judge": 1}, moved=1, seconds=1.0)
 
 
 def test_replies_are_distinct_and_of_every_kind():
@@ -18,5 +18,11 @@ def test_replies_are_distinct_and_of_every_kind():
 
 def test_a_lost_a_doubled_and_another_verdict_are_not_good():
     assert GOOD.good
-    for change in ({"lost": 1}, {"doubled": 1}, {"unexpected": {"accepted became crashed": 1}}):
+    for change in ({"lost": 1}, {"doubled": 1}, {"unlogged": 1}, {"unexpected": {"accepted became crashed": 1}}):
         assert not msgspec.structs.replace(GOOD, **change).good
+
+
+def test_a_worker_that_was_killed_excuses_one_verdict():
+    mistaken = msgspec.structs.replace(GOOD, unexpected={"accepted became crashed": 1}, killed={"worker": 1})
+    assert mistaken.good
+    assert not msgspec.structs.replace(mistaken, unexpected={"accepted became crashed": 2}).good

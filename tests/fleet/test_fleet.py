@@ -16,7 +16,7 @@ from ray.cluster_utils import Cluster
 from ray.exceptions import ActorUnavailableError
 
 from fastkernels_env import read_log
-from fastkernels_env.bench.chaos import actor_processes
+from fastkernels_env.bench.killer import actor_processes
 from fastkernels_env.fleet import Fleet
 from fastkernels_env.fleet.actor import pack
 from fastkernels_env.fleet.pool import _Job

@@ -1,0 +1,121 @@
+"""What a chaos run kills and stalls, on the machine that its whole cluster is on."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+import shutil
+import signal
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ..sandbox import tree
+
+_KINDS = ("judge", "judge", "worker", "actor", "node", "stall", "disk")
+"""Killed: a judge, a process of a submission, an actor, a node; and for some seconds: a node does not answer, the log's disk is full."""
+_STALL_SECONDS = 4.0
+_BUSY = 3
+"""A judge with more processes than this has a submission's worker."""
+
+
+class Killer:
+    """Kills and stalls at random; a node that is gone gets a successor. For the main thread, where Ray starts nodes.
+
+    Args:
+        cluster: The cluster.
+        log: The log, if it is on a disk that may be filled.
+        every: Mean seconds from one to the next.
+        seed: Of what, and when.
+        progress: Called with a line for each.
+    """
+
+    def __init__(self, cluster: Any, log: Path | None, every: float, seed: int, progress: Callable[[str], None]) -> None:
+        self._cluster, self._log, self._every, self._progress = cluster, log, every, progress
+        self._random = random.Random(seed)
+        self.killed: Counter[str] = Counter()
+
+    async def run(self) -> None:
+        """Kill something now and then, until this is cancelled."""
+        while True:
+            await asyncio.sleep(self._random.uniform(0.5, 1.5) * self._every)
+            kind = self._random.choice(_KINDS)
+            if kind == "stall":
+                done = await self._stall()
+            elif kind == "disk":
+                done = await self._fill()
+            else:
+                done = self._kill_node() if kind == "node" else self._kill(kind)
+            if done:
+                self.killed[kind] += 1
+                self._progress(f"killed: {kind}")
+
+    def _node(self) -> Any:
+        return self._random.choice(sorted(self._cluster.worker_nodes, key=lambda node: str(node.node_id)))
+
+    def _kill_node(self) -> bool:
+        self._cluster.remove_node(self._node(), allow_graceful=False)
+        self._cluster.add_node(num_cpus=2)
+        return True
+
+    def _kill(self, kind: str) -> bool:
+        actors = actor_processes()
+        judges = [pid for actor in actors for pid in tree.descendants(actor) if _is_judge(pid) and len(tree.descendants(pid)) > _BUSY]
+        workers = [pid for judge in judges for pid in tree.descendants(judge) if _is_confined(pid)]
+        found = {"actor": actors, "judge": judges, "worker": workers}[kind]
+        if not found:
+            return False
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self._random.choice(found), signal.SIGKILL)
+        return True
+
+    async def _stall(self) -> bool:
+        """Let a node not answer for a while: its own daemon stands still, what runs there goes on."""
+        daemons = [one.process.pid for one in self._node().all_processes.get("raylet", [])]
+        for pid in daemons:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            await asyncio.sleep(_STALL_SECONDS)
+        finally:
+            for pid in daemons:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGCONT)
+        return bool(daemons)
+
+    async def _fill(self) -> bool:
+        """Leave the log's disk no room for a while."""
+        if self._log is None:
+            return False
+        waste = self._log.with_name("waste")
+        try:
+            with contextlib.suppress(OSError):
+                waste.write_bytes(bytes(shutil.disk_usage(self._log.parent).free))
+            await asyncio.sleep(_STALL_SECONDS)
+        finally:
+            waste.unlink(missing_ok=True)
+        return True
+
+
+def actor_processes() -> list[int]:
+    """Process ids of a fleet's actors on this machine, by what Ray calls them."""
+    return [int(path.parent.name) for path in Path("/proc").glob("[0-9]*/cmdline") if _line(path).startswith(b"ray::Judges")]
+
+
+def _is_judge(pid: int) -> bool:
+    return b"fastkernels_env.pool" in _line(Path(f"/proc/{pid}/cmdline"))
+
+
+def _is_confined(pid: int) -> bool:
+    """Whether it lives in a namespace of processes of its own, as a submission's do."""
+    with contextlib.suppress(OSError):
+        return os.readlink(f"/proc/{pid}/ns/pid") != os.readlink("/proc/self/ns/pid")
+    return False
+
+
+def _line(path: Path) -> bytes:
+    with contextlib.suppress(OSError):
+        return path.read_bytes()
+    return b""
