@@ -21,7 +21,8 @@ from ..evaluator import Evaluator
 from ..log import encode_record
 from ..pool.frames import Order
 from ..registry import register_task
-from ..types import DeviceInfo, Evaluation
+from ..types import DeviceInfo, Evaluation, Outcome
+from .health import Health
 
 _REMEMBERED = 128
 """Answers that are kept for a caller who asks again."""
@@ -63,6 +64,7 @@ class Judges:
         self._lock = threading.Lock()
         self._asked: OrderedDict[str, Future[Evaluation]] = OrderedDict()
         self._tasks: dict[str, str] = {}
+        self._health = Health(self._evaluator)
 
     def facts(self) -> bytes:
         """`Facts`, as JSON."""
@@ -81,14 +83,21 @@ class Judges:
 
         Returns:
             The record, as a line of a log.
+
+        Raises:
+            HostLost: This host is not in order, so that another one must judge.
         """
+        self._health.check_now_and_then()
         with self._lock:
             future = self._asked.get(request)
             if future is None:
                 future = self._asked[request] = self._submit(msgspec.msgpack.decode(order, type=Order), task)
                 while len(self._asked) > _REMEMBERED:
                     self._asked.popitem(last=False)
-        return encode_record(future.result())
+        evaluation = future.result()
+        if evaluation.outcome is Outcome.FAULT:
+            self._health.check()  # whose fault it is
+        return encode_record(evaluation)
 
     def take_back(self, request: str) -> None:
         """Stop judging a reply."""

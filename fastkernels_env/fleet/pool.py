@@ -55,6 +55,10 @@ class _Actor:
         """What it was given and has not answered, by request."""
         self.incarnation = ""
         self.restarts = -1
+        self.ill = False
+        """Whether its host is not in order."""
+        self.asked = 0.0
+        """When `facts` came."""
 
     @property
     def free(self) -> int:
@@ -190,6 +194,8 @@ class RayPool:
             with self._lock:
                 actors = list(self._actors)
             for actor in actors:
+                if actor.ill:
+                    self._replace(actor)
                 self._ask(actor)
                 self._reconnect(actor)
             self._pump()
@@ -209,7 +215,9 @@ class RayPool:
             if actor.incarnation != facts.incarnation:
                 actor.restarts += 1
                 self._metrics.restarted(actor.restarts > 0)
-            actor.facts, actor.incarnation = facts, facts.incarnation
+            elif actor.facts is not None:
+                self._metrics.alone(facts, facts.alone_seconds - actor.facts.alone_seconds, time.monotonic() - actor.asked)
+            actor.facts, actor.incarnation, actor.asked = facts, facts.incarnation, time.monotonic()
 
     def _pump(self) -> None:
         """Give waiting orders to actors that have room, to the emptiest first."""
@@ -256,11 +264,23 @@ class RayPool:
                 actor.facts = None
             _fail(job.future, PoolClosed("the fleet was closed while this was judged") if self._closed.is_set() else HostLost(_LOST))
         except RayTaskError as error:
+            if isinstance(error.cause, HostLost):
+                with self._lock:  # it is ended by the thread that watches: this one is Ray's own, which would wait for itself
+                    actor.ill, actor.facts = True, None
             _fail(job.future, error.cause if isinstance(error.cause, Exception) else error)
         except Exception as error:  # objects that went with a host among them
             _fail(job.future, HostLost(f"{_LOST}: {type(error).__name__}"))
         finally:
             self._pump()
+
+
+    def _replace(self, actor: _Actor) -> None:
+        """Start an actor anew whose host is not in order; what else it had goes elsewhere."""
+        with self._lock:
+            actor.ill, actor.facts = False, None
+        self._metrics.unhealthy()
+        with contextlib.suppress(RayError):
+            ray.kill(actor.handle, no_restart=False)
 
 
 def _fail(future: Future[Evaluation], error: BaseException) -> None:

@@ -52,7 +52,7 @@ def count_judges(judges: int | str | None, device: str) -> int:
         return 0
     if judges == "auto":
         if device == "cuda":
-            return 1  # what a stopped judge has launched runs on; whether others can measure beside that has not been tried
+            return 1  # more do work, but have run for minutes only (docs/measurements/throughput.md), and not against the threat suite
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         return max(min(len(os.sched_getaffinity(0)), memory // _JUDGE_BYTES, _MOST_JUDGES), 1)
     if isinstance(judges, bool) or not isinstance(judges, int) or judges < 1:

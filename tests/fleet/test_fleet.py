@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import sys
+import tempfile
 from concurrent.futures import Future
+from pathlib import Path
 
 import gymnasium
 import msgspec
@@ -151,6 +154,22 @@ def test_whatever_dies_every_reply_gets_one_verdict(cluster, fleet):
     assert len({record.id for record in read_log(fleet.log)}) == 24
     assert sorted(record.text for record in read_log(fleet.log)) == sorted(item.text for item in items)
     assert len(killed) > 12
+
+
+def test_a_host_that_is_not_in_order_is_started_anew_and_costs_no_verdict(cluster, tmp_path):
+    """Somebody cleaned up the folders in which its judges work: whatever it judges is a fault, and so is what is known to be right."""
+    before = set(Path(tempfile.gettempdir()).glob("fastkernels-judge-*"))
+    with Fleet(device="cpu", effort="quick", log=tmp_path / "log.jsonl", judges=1) as fleet:
+        fleet.wait(2)
+        assert fleet.evaluate("rms_norm", FORGETFUL.format("first")).faults == []
+        incarnations = {facts.incarnation for facts in fleet.facts()}
+        for folder in set(Path(tempfile.gettempdir()).glob("fastkernels-judge-*")) - before:
+            shutil.rmtree(folder)
+        evaluations = [judged.evaluation for judged in judge(fleet, [Item(task="rms_norm", text=FORGETFUL.format(n)) for n in range(3)])]
+        assert [evaluation.outcome for evaluation in evaluations] == [Outcome.WRONG] * 3
+        assert any("the health check on" in fault for evaluation in evaluations for fault in evaluation.faults)
+        fleet.wait(2)
+        assert {facts.incarnation for facts in fleet.facts()} - incarnations
 
 
 def test_a_vector_environment_on_the_cluster(cluster):
