@@ -44,6 +44,7 @@ class Chaos(msgspec.Struct, frozen=True, kw_only=True):
         unlogged: Replies without a record, in the log or saved elsewhere while its disk was full.
         unexpected: Replies whose outcome is not the one that they have when nothing is killed, by outcome. Nothing tells a process of a
             submission that was killed from one that ended by itself, so that there may be as many as workers were killed.
+        reasons: Of those, what the records say.
         killed: What was killed, by kind.
         moved: Answers that tell of a judge or a host that was lost over them.
         seconds: Wall time.
@@ -55,6 +56,7 @@ class Chaos(msgspec.Struct, frozen=True, kw_only=True):
     doubled: int
     unlogged: int
     unexpected: dict[str, int]
+    reasons: list[str]
     killed: dict[str, int]
     moved: int
     seconds: float
@@ -127,15 +129,14 @@ def _run(
         answers, saved = asyncio.run(_judge(fleet, [item for _, item in batch], killer, progress))
     seconds = time.perf_counter() - start
     by_index = Counter(answer.index for answer in answers)
-    unexpected = Counter(
-        f"{batch[answer.index][0].value} became {answer.evaluation.outcome.value}" for answer in answers
-        if answer.evaluation.outcome is not batch[answer.index][0]
-    )
+    mistaken = [answer for answer in answers if answer.evaluation.outcome is not batch[answer.index][0]]
+    unexpected = Counter(f"{batch[answer.index][0].value} became {answer.evaluation.outcome.value}" for answer in mistaken)
     logged = Counter(record.text for record in read_log(log)) + Counter(record.text for path in saved for record in read_log(path))
     for path in saved:
         path.unlink()
     return Chaos(
         submissions=len(batch), answers=len(answers), lost=len(batch) - len(by_index),
+        reasons=["; ".join([answer.evaluation.reason, *answer.evaluation.faults]) for answer in mistaken],
         doubled=sum(by_index.values()) - len(by_index) + sum(number - 1 for number in logged.values()), unexpected=dict(unexpected),
         unlogged=len({item.text for _, item in batch} - {*logged}), killed=dict(killer.killed),
         moved=sum(bool(answer.evaluation.faults) for answer in answers), seconds=seconds,

@@ -194,7 +194,10 @@ def lines(result: Throughput) -> Iterator[str]:
     yield f"{result.submissions} submissions on {result.device}, {result.judges} judges, effort {result.effort}: {result.seconds:.0f} s"
     yield f"evaluations per minute: {result.per_minute:.1f}; after the first, {result.first:.1f} s: {result.sustained_per_minute:.1f}"
     yield f"one judge had the device to itself for {result.alone_share:.0%} of the time"
-    yield f"seconds from a judge to an answer: median {result.latency_median:.1f}, 95th percentile {result.latency_p95:.1f}"
+    yield (
+        f"seconds from being handed in, {_AHEAD} for every judge, to an answer: "
+        f"median {result.latency_median:.1f}, 95th percentile {result.latency_p95:.1f}"
+    )
     yield "median seconds by stage: " + ", ".join(f"{name} {seconds:.2f}" for name, seconds in result.stages.items())
     yield "outcomes: " + ", ".join(f"{name} {count}" for name, count in result.outcomes.items())
     if result.usual is not None:

@@ -52,14 +52,18 @@ class Turnstile:
         submission that is about to be timed: that is for the canary to say.
         """
         self.enter()
-        for _ in range(_TRIES):
-            deadline = time.perf_counter() + _PATIENCE
-            while time.perf_counter() < deadline:
-                if self.quiet is None or self.quiet():
-                    return
+        try:
+            for _ in range(_TRIES):
+                deadline = time.perf_counter() + _PATIENCE
+                while time.perf_counter() < deadline:
+                    if self.quiet is None or self.quiet():
+                        return
+                self.leave()
+                time.sleep(_PATIENCE)
+                self.enter()
+        except BaseException:  # an interrupt, or a device that is lost: the others go on
             self.leave()
-            time.sleep(_PATIENCE)
-            self.enter()
+            raise
 
     @contextlib.contextmanager
     def seat(self) -> Iterator[None]:

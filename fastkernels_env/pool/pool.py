@@ -230,7 +230,9 @@ class JudgePool:
             if job.future.set_running_or_notify_cancel():
                 job.future.set_exception(PoolClosed("the pool was closed before this was judged"))
         for seat in self._seats:
-            seat.end()
+            seat.stop()
+        for seat in self._seats:
+            seat.join(_END_SECONDS)
         self._seats, self._closed = [], False
 
 
@@ -352,12 +354,11 @@ class _Seat(threading.Thread):
             self._pool.arbiter.part(judge)
             judge.close()
 
-    def end(self) -> None:
-        """End the judge and the thread."""
+    def stop(self) -> None:
+        """End what is being judged. Stop all seats before one of them is waited for: their threads wait for each other's judges."""
         self._ending = True
         if self._job is not None and self._judge is not None:
             self._judge.kill()
-        self.join(_END_SECONDS)
 
 
 class _Judge:

@@ -7,7 +7,7 @@ import msgspec
 from fastkernels_env.bench.chaos import Chaos, replies
 from fastkernels_env.types import Outcome
 
-GOOD = Chaos(submissions=4, answers=4, lost=0, doubled=0, unlogged=0, unexpected={}, killed={"judge": 1}, moved=1, seconds=1.0)
+GOOD = Chaos(submissions=4, answers=4, lost=0, doubled=0, unlogged=0, unexpected={}, reasons=[], killed={"judge": 1}, moved=1, seconds=1.0)
 
 
 def test_replies_are_distinct_and_of_every_kind():

@@ -55,3 +55,11 @@ def test_who_breaks_off_gives_it_back():
     with pytest.raises(KeyError), gate.alone():
         raise KeyError
     assert gate.told == ["enter", "leave"]
+
+
+def test_a_look_that_fails_gives_it_back():
+    gate = Gate(0)
+    gate.quiet = lambda: {}["no device"]
+    with pytest.raises(KeyError), gate.alone():
+        raise AssertionError("it was not had")
+    assert gate.told == ["enter", "leave"]
