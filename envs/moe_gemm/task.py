@@ -217,8 +217,8 @@ def _owners(args: Mapping[str, Value]) -> tuple[torch.Tensor, torch.Tensor]:
 def _rows_by_expert(args: Mapping[str, Value]) -> list[tuple[int, torch.Tensor]]:
     """Hit experts and their rows of C, from the aligned arrays."""
     slots, owner = _owners(args)
-    hit, counts = owner.unique(return_counts=True)
-    grouped = slots[owner.argsort(stable=True)].split(counts.tolist())
+    hit, counts = owner.unique(return_counts=True)  # type: ignore[no-untyped-call]
+    grouped = torch.split(slots[owner.argsort(stable=True)], counts.tolist())
     return list(zip(hit.tolist(), grouped, strict=True))
 
 
