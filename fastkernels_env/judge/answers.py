@@ -161,7 +161,8 @@ def _equal(copy: torch.Tensor, due: torch.Tensor) -> torch.Tensor:
     same = _bits(copy) == _bits(due)
     if copy.is_floating_point():
         spacing = torch.finfo(copy.dtype).smallest_normal * torch.finfo(copy.dtype).eps
-        same |= (copy.to(_WIDE.get(copy.dtype, torch.float64)) - due).abs() <= _SUBNORMAL * spacing
+        wide = _WIDE.get(copy.dtype, torch.float64)
+        same |= (copy.to(wide) - due.to(wide)).abs() <= _SUBNORMAL * spacing
     return same.all()
 
 

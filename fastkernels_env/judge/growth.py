@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ import torch
 
 from ..clock import now
 from ..device import Arena
-from ..sandbox.nvml import device_memory_by_process
+from ..sandbox.nvml import NvmlError, device_memory_by_process
 from ..task import Role, Task
 from ..types import Evidence
 from .cases import Case
@@ -122,7 +123,8 @@ class Sweep:
                 when = f"over the last {ROUNDS // 2 * calls} of {ROUNDS * calls} calls"
                 much = f"{grown:.0f}" if name in ("tasks", "descriptors") else f"{grown / 2**20:.1f} MiB"
                 return Finding(f"{_WORDS[name]} grew by {much} {when}", evidence)
-        return Finding(note=f"a plateau over {ROUNDS * calls} calls")
+        unseen = ", of the device's memory only what torch hands out: the driver does not tell it by process here"
+        return Finding(note=f"a plateau over {ROUNDS * calls} calls{unseen if math.isnan(series['used'][-1]) else ''}")
 
     def _place(self, shift: int) -> Slots:
         """Put every case in place, `shift` steps from where it was at first."""
@@ -167,12 +169,18 @@ class Sweep:
         return 0.0
 
     def _device_memory(self) -> float:
-        """Bytes of the device in use by others than this process; by the worker's processes where other judges use it too."""
+        """Bytes of the device in use by others than this process; by the worker's processes where other judges use it too.
+
+        NaN, which grows by nothing, where the driver does not tell by process.
+        """
         if self._rig.scope.kind != "cuda":
             return 0.0
         if self._rig.scope.judge.turnstile.shared:
-            held = device_memory_by_process()
-            return float(sum(held.get(pid, 0) for pid in self._rig.session.processes())) if self._rig.session else 0.0
+            with contextlib.suppress(NvmlError):
+                held = device_memory_by_process()
+                own = [held[pid] for pid in (self._rig.session.processes() if self._rig.session else []) if pid in held]
+                return float(sum(own)) if own else math.nan
+            return math.nan
         free, total = torch.cuda.mem_get_info()
         return float(total - free - torch.cuda.memory_reserved())
 

@@ -63,6 +63,14 @@ def poison_(view: torch.Tensor, which: int) -> torch.Tensor:
     return view.fill_((INTEGER_POISONS if view.dtype.itemsize >= 4 else SMALL_INTEGER_POISONS)[which])
 
 
+def recycle_(view: torch.Tensor, seed: int) -> torch.Tensor:
+    """Fill an output with values like any other's, as memory holds that was used before; returns it."""
+    generator = torch.Generator(view.device).manual_seed(seed)
+    if view.is_floating_point():
+        return view.copy_(torch.randn(view.shape, generator=generator, device=view.device))
+    return view.copy_(torch.randint(100, view.shape, generator=generator, device=view.device))
+
+
 def is_poison(view: torch.Tensor) -> bool:
     """Whether an output holds one of the two poisons and nothing else."""
     blanks = (poison_(torch.empty_like(view), which) for which in (0, 1))

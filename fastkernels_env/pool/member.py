@@ -13,7 +13,7 @@ from types import FrameType
 
 from .. import clock
 from ..protocol import Channel, Closed
-from .frames import Alone, Enter, Leave, Order, Report, Rise, Seated, Sit, ToJudge
+from .frames import Alone, Enter, FromJudge, Leave, Order, Report, Rise, Seated, Sit, ToJudge
 
 _PR_SET_PDEATHSIG = 1
 
@@ -41,28 +41,28 @@ class Judging:
         from ..evaluator import Evaluator
         from ..judge.turnstile import Turnstile
 
+        def tell(frame: FromJudge, answer: type[ToJudge] | None = None) -> None:
+            with _undisturbed():
+                channel.send(frame)
+                if answer is not None:
+                    channel.receive(answer)
+
         class Gate(Turnstile):
             """Asks the pool."""
 
             shared = True
 
             def sit(self) -> None:
-                with _undisturbed():
-                    channel.send(Sit())
-                    channel.receive(Seated)
+                tell(Sit(), Seated)
 
             def rise(self) -> None:
-                with _undisturbed():
-                    channel.send(Rise())
+                tell(Rise())
 
             def enter(self) -> None:
-                with _undisturbed():
-                    channel.send(Enter())
-                    channel.receive(Alone)
+                tell(Enter(), Alone)
 
             def leave(self) -> None:
-                with _undisturbed():
-                    channel.send(Leave())
+                tell(Leave())
 
         self._channel, self._judging = channel, False
         self._evaluator = Evaluator(device, strict=strict, turnstile=Gate())

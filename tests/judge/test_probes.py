@@ -21,7 +21,7 @@ SOURCE = """
 
     enum Bug {
       NONE, KEEPS_ADDRESS, WRITES_LATER, ALTERNATES, ALTERNATES_LITTLE, DEPENDS_ON_ADDRESS, REMEMBERS_INPUT, REMEMBERS_WEIGHT,
-      WRITES_BESIDE, WRITES_INPUT, WRONG_WHEN_LARGE, PACKS_BY_ADDRESS
+      WRITES_BESIDE, WRITES_INPUT, WRONG_WHEN_LARGE, PACKS_BY_ADDRESS, WANTS_A_POISON
     };
 
     static int calls = 0;
@@ -32,6 +32,7 @@ SOURCE = """
       static float* earlier = nullptr;
       static std::vector<float> held, key;
       ++calls;
+      if (mode == WANTS_A_POISON && y[0] < 1e29f) return;  // neither NaN nor large
       float scale = 1.f;
       if (mode == ALTERNATES) scale += calls % 2 ? 8e-6f : -8e-6f;
       if (mode == ALTERNATES_LITTLE) scale += calls % 2 ? 1e-6f : -1e-6f;
@@ -159,6 +160,12 @@ def test_a_case_that_is_wrong_by_itself_says_so_and_nothing_else(probe):
     assert "out: " in found.wrong
     assert "probe-1 (T=" in found.wrong
     assert (found.determinism, found.perturbation) == ("", "")
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_a_call_may_not_need_a_poison_in_its_outputs(probe, seed):
+    found = probe("WANTS_A_POISON", seed=seed)
+    assert "where its outputs held values like any other's before" in found.wrong
 
 
 def test_the_limits_of_a_baseline_are_asked_for_only_where_a_case_fails(probe):
