@@ -10,7 +10,7 @@ import msgspec
 
 from ._draft import ended
 from .journal import Entry
-from .pool.pool import HostLost, JudgeLost, Pool
+from .pool.base import HostLost, JudgeLost, Pool
 from .pool.quarantine import Quarantine
 from .task import Task
 from .types import Evaluation, Outcome

@@ -24,7 +24,8 @@ from .clock import now
 from .device import resolve
 from .journal import Entry, Journal
 from .log import append_record
-from .pool.pool import JudgePool, Pool, count_judges
+from .pool.base import Pool
+from .pool.pool import JudgePool, count_judges
 from .pool.quarantine import Quarantine
 from .registry import load_task
 from .sandbox.layers import ContainmentError, merge, refusal

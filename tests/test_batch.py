@@ -16,7 +16,8 @@ import pytest
 
 from fastkernels_env import Evaluator, read_log
 from fastkernels_env.log import LogError
-from fastkernels_env.pool.pool import JudgeBroken, count_judges
+from fastkernels_env.pool.base import JudgeBroken
+from fastkernels_env.pool.pool import count_judges
 from fastkernels_env.registry import _registered, load_task, register_task
 from fastkernels_env.sandbox import tree
 from fastkernels_env.task import TaskError

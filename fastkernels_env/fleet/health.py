@@ -7,7 +7,7 @@ import threading
 import time
 
 from ..evaluator import Evaluator, canary_source
-from ..pool.pool import HostLost
+from ..pool.base import HostLost
 from ..registry import load_task
 from ..types import Outcome
 

@@ -19,8 +19,9 @@ from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayActorError
 from ..device import DeviceError
 from ..journal import Entry
 from ..log import decode_record
+from ..pool.base import HostLost, PoolClosed
 from ..pool.frames import Order
-from ..pool.pool import HostLost, PoolClosed, count_judges
+from ..pool.pool import count_judges
 from ..registry import is_builtin, load_task
 from ..types import Evaluation
 from .actor import Facts, Judges, pack

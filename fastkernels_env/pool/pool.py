@@ -1,37 +1,20 @@
-"""A pool of judges on one device: orders go to whichever is free; one that dies is replaced, and its order told apart from a verdict."""
+"""A pool of judges on one device: orders go to whichever is free."""
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
-import itertools
-import mmap
 import os
-import shutil
-import signal
-import socket
-import subprocess
-import sys
-import tempfile
 import threading
-from collections import deque
 from collections.abc import Collection
 from concurrent.futures import Future
-from pathlib import Path
-from typing import Protocol
 
-from ..clock import Stops
-from ..device.base import fixed_file
 from ..journal import Entry
-from ..judge.effort import KEPT_TASKS
-from ..log import decode_record
-from ..protocol import Channel, Closed, ProtocolError
 from ..registry import is_builtin, load_task
 from ..types import Evaluation
 from .arbiter import Arbiter
-from .frames import Alone, Enter, FromJudge, Leave, Order, Report, Rise, Seated, Sit
+from .base import PoolClosed
+from .frames import Order
+from .seat import END_SECONDS, Job, Seat
 
-_END_SECONDS = 10.0
 _JUDGE_BYTES = 3 << 30
 """Memory of the host that a judge and its workers may need."""
 _MOST_MEASURING = 3
@@ -60,57 +43,6 @@ def count_judges(judges: int | str | None, device: str) -> int:
     return judges
 
 
-class JudgeLost(Exception):
-    """A judge's process ended while it judged; whose fault that was is not known."""
-
-
-class HostLost(Exception):
-    """Judging broke off, or did not begin, for want of a host: one was lost, or cannot start a judge. No reply does that."""
-
-
-class JudgeBroken(Exception):
-    """A judge cannot judge on its host; the message says why."""
-
-
-class Pool(Protocol):
-    """Judges somewhere: on this host, or on others."""
-
-    device: str
-    """Device kind."""
-    local: bool
-    """Whether they run on this host."""
-
-    @property
-    def judges(self) -> int:
-        """How many replies are judged at a time."""
-
-    @property
-    def alone_seconds(self) -> float:
-        """For how long some judge had its device to itself so far."""
-
-    def submit(self, entry: Entry, alone: bool = False) -> Future[Evaluation]:
-        """See `JudgePool.submit`; `HostLost` is another way in which it may end."""
-
-    def take_back(self, future: Future[Evaluation]) -> None:
-        """Forget an order."""
-
-    def close(self) -> None:
-        """End all judging."""
-
-
-class PoolClosed(Exception):
-    """The pool was closed before an order was judged."""
-
-
-@dataclasses.dataclass(eq=False)
-class _Job:
-    order: Order
-    future: Future[Evaluation]
-    alone: bool = False
-    passed: int = 0
-    """How many came later and were taken first."""
-
-
 class JudgePool:
     """Judges of one device. Processes start with the first order. Thread-safe.
 
@@ -128,11 +60,11 @@ class JudgePool:
     def __init__(self, device: str, judges: int, strict: bool) -> None:
         self.device, self.strict, self._count = device, strict, judges
         self.arbiter = Arbiter(min(judges, _MOST_MEASURING) if device == "cuda" else judges, hurried=device == "cuda")
-        self._jobs: list[_Job] = []
-        self._running: list[_Job] = []
+        self._jobs: list[Job] = []
+        self._running: list[Job] = []
         self._condition = threading.Condition()
         self._closed = False
-        self._seats: list[_Seat] = []
+        self._seats: list[Seat] = []
 
     @property
     def judges(self) -> int:
@@ -162,18 +94,18 @@ class JudgePool:
             if self._closed:
                 raise PoolClosed("the pool is closed")
             self._start()
-            self._jobs.append(_Job(order, future, alone))
+            self._jobs.append(Job(order, future, alone))
             self._condition.notify_all()
         return future
 
     def _start(self) -> None:
         """Give every seat a judge, the first time."""
         if not self._seats:
-            self._seats = [_Seat(self) for _ in range(self._count)]
+            self._seats = [Seat(self) for _ in range(self._count)]
             for seat in self._seats:
                 seat.start()
 
-    def take(self, tasks: Collection[str]) -> _Job | None:
+    def take(self, tasks: Collection[str]) -> Job | None:
         """The next job; None once the pool is closed. Blocks.
 
         Args:
@@ -199,7 +131,7 @@ class JudgePool:
         within = self._jobs if self._jobs[0].passed < _MOST_PASSED * self._count else self._jobs[:1]
         return next((place for place, job in enumerate(within) if job.order.entry.task in tasks), 0)
 
-    def done(self, job: _Job) -> None:
+    def done(self, job: Job) -> None:
         """A job that was taken is over."""
         with self._condition:
             self._running.remove(job)
@@ -232,171 +164,5 @@ class JudgePool:
         for seat in self._seats:
             seat.stop()
         for seat in self._seats:
-            seat.join(_END_SECONDS)
+            seat.join(END_SECONDS)
         self._seats, self._closed = [], False
-
-
-class _Seat(threading.Thread):
-    """One judge at a time, and the thread that serves it."""
-
-    _numbers = itertools.count(1)
-
-    def __init__(self, pool: JudgePool) -> None:
-        super().__init__(name=f"judge-{next(self._numbers)}", daemon=True)
-        self._pool = pool
-        self._judge: _Judge | None = None
-        self._job: _Job | None = None
-        self._tasks: deque[str] = deque(maxlen=KEPT_TASKS)
-        self._unwanted: Future[Evaluation] | None = None
-        """What was taken back last."""
-        self._ending = False
-
-    @property
-    def pid(self) -> int | None:
-        """Process id of the judge, if there is one."""
-        return self._judge.pid if self._judge else None
-
-    @property
-    def order(self) -> Order | None:
-        """What is being judged."""
-        return self._job.order if self._job else None
-
-    def run(self) -> None:
-        """Give a judge one job after the other; replace it if it dies."""
-        with contextlib.suppress(HostLost):  # ahead of the first job, which meets it again
-            self._open()
-        while (job := self._pool.take(self._tasks)) is not None:
-            try:
-                if job.future.set_running_or_notify_cancel():
-                    self._judge_one(job)
-            finally:
-                self._pool.done(job)
-        self._drop()
-
-    def _judge_one(self, job: _Job) -> None:
-        self._job = job
-        self._note(job.order.entry.task)
-        try:
-            job.future.set_result(self._evaluation(job))
-        except Exception as error:
-            job.future.set_exception(error)
-        finally:
-            self._job = None
-
-    def _note(self, task: str) -> None:
-        """Its baselines are at hand from now on, for as long as the judge keeps them."""
-        with contextlib.suppress(ValueError):
-            self._tasks.remove(task)
-        self._tasks.append(task)
-
-    def _evaluation(self, job: _Job) -> Evaluation:
-        """What became of a job.
-
-        Raises:
-            JudgeLost, HostLost, JudgeBroken, PoolClosed: As they say.
-        """
-        judge = self._open()
-        while True:
-            try:
-                report = self._order(judge, job.order)
-            except (Closed, TimeoutError, ProtocolError):
-                self._drop()
-                if self._ending:
-                    raise PoolClosed("the pool was closed while this was judged") from None
-                raise JudgeLost("the judge's own process ended while it judged this reply") from None
-            if report.record:
-                return decode_record(report.record)
-            if report.error:
-                raise JudgeBroken(report.error)
-            if self._unwanted is job.future:
-                raise PoolClosed("it was taken back")
-            # The interrupt was meant for the job before this one.
-
-    def _open(self) -> _Judge:
-        if self._judge is None:
-            try:
-                self._judge = _Judge(self._pool)
-            except OSError as error:
-                raise HostLost(f"no judge could be started: {error}") from error
-            self._pool.arbiter.join(self._judge)
-        return self._judge
-
-    def _order(self, judge: _Judge, order: Order) -> Report:
-        """Have an order judged, and let the judge have the device when it asks."""
-        arbiter = self._pool.arbiter
-        judge.channel.send(order)
-        while True:
-            frame, _ = judge.channel.receive(FromJudge)
-            match frame:
-                case Enter():
-                    arbiter.enter(judge)
-                    judge.channel.send(Alone())
-                case Leave():
-                    arbiter.leave(judge)
-                case Sit():
-                    arbiter.sit(judge)
-                    judge.channel.send(Seated())
-                case Rise():
-                    arbiter.rise(judge)
-                case Report():
-                    return frame
-
-    def interrupt(self, future: Future[Evaluation]) -> None:
-        """Take an order back from the judge, if it is at work on it."""
-        if self._job is not None and self._job.future is future and self._judge is not None:
-            self._unwanted = future
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self._judge.pid, signal.SIGINT)
-
-    def _drop(self) -> None:
-        if self._judge is not None:
-            judge, self._judge = self._judge, None
-            self._pool.arbiter.part(judge)
-            judge.close()
-
-    def stop(self) -> None:
-        """End what is being judged. Stop all seats before one of them is waited for: their threads wait for each other's judges."""
-        self._ending = True
-        if self._job is not None and self._judge is not None:
-            self._judge.kill()
-
-
-class _Judge:
-    """A judge's process, as its pool sees it."""
-
-    def __init__(self, pool: JudgePool) -> None:
-        with contextlib.ExitStack() as given, contextlib.ExitStack() as undo:
-            page = fixed_file("stops", mmap.PAGESIZE)
-            given.callback(os.close, page)
-            self.stops = Stops(page)
-            undo.callback(self.stops.close)
-            mine, theirs = socket.socketpair()
-            given.callback(theirs.close)
-            undo.callback(mine.close)
-            self._folder = Path(tempfile.mkdtemp(prefix="fastkernels-judge-"))
-            undo.callback(shutil.rmtree, self._folder, ignore_errors=True)
-            self._folder.chmod(0o711)  # workers have other user ids and their folders in it
-            arguments = [str(theirs.fileno()), str(page), pool.device, "1" if pool.strict else "0", str(os.getpid())]
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "fastkernels_env.pool", *arguments],
-                pass_fds=[theirs.fileno(), page], start_new_session=True, stdin=subprocess.DEVNULL,
-                env=os.environ | {"TMPDIR": str(self._folder)},
-            )
-            undo.pop_all()
-        self.pid = self._process.pid
-        self.channel = Channel(mine)
-
-    def kill(self) -> None:
-        """End it at once, with all that it started: those follow it."""
-        self._process.kill()
-
-    def close(self) -> None:
-        """Let it end, or end it."""
-        self.channel.close()
-        try:
-            self._process.wait(_END_SECONDS)
-        except subprocess.TimeoutExpired:
-            self.kill()
-            self._process.wait()
-        self.stops.close()
-        shutil.rmtree(self._folder, ignore_errors=True)  # what a judge that was killed left there

@@ -9,7 +9,8 @@ import pytest
 from fastkernels_env.journal import Entry
 from fastkernels_env.pool import pool as pools
 from fastkernels_env.pool.frames import Order
-from fastkernels_env.pool.pool import JudgePool, _Job
+from fastkernels_env.pool.pool import JudgePool
+from fastkernels_env.pool.seat import Job
 from fastkernels_env.types import Context
 
 
@@ -19,7 +20,7 @@ def pool():
 
 
 def job(task, alone=False):
-    return _Job(Order.of(Entry(task=task, text="", seed=1, effort="quick", context=Context(), prompt_hash="")), Future(), alone)
+    return Job(Order.of(Entry(task=task, text="", seed=1, effort="quick", context=Context(), prompt_hash="")), Future(), alone)
 
 
 def test_first_come_first_served(pool):
