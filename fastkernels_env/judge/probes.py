@@ -125,8 +125,9 @@ class Probe:
         fill_slots(memory, self.layout, self._seed)
         for number, (case, slot) in enumerate(zip(self._cases, slots, strict=True)):
             write_slot(memory, self.task, slot, case.args, number % 2, self.task.unused(case.args))
-        for arg in self.task.outputs:  # of the last call: who works only where a poison lies does not here
-            recycle_(view_of(memory, slots[-1].refs[arg.name]), derive_seed(self._seed, "recycled", arg.name))
+        for arg in self.task.outputs:
+            if arg.role is Role.OUTPUT:  # of the last call: who works only where a poison lies does not here
+                recycle_(view_of(memory, slots[-1].refs[arg.name]), derive_seed(self._seed, "recycled", arg.name))
         image = memory.clone()
         device.synchronize()
         session.bind([slot.arguments for slot in slots])
