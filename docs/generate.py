@@ -29,6 +29,7 @@ ROLES = {
     Role.WEIGHT: "weight: constant between calls, `prepare` may repack it",
     Role.METADATA: "metadata: `plan` may digest it on the host",
     Role.SCALAR: "scalar",
+    Role.COMM: "what joins the ranks",
 }
 REGIMES = {
     Regime.NORMAL: "standard normal values",
@@ -72,7 +73,7 @@ def devices_of(task: Task) -> list[str]:
 
 def page(name: str, task: Task) -> str:
     """The page of one environment."""
-    signature = f"{task.entry}({', '.join(arg.name for arg in task.signature)})"
+    signature = f"{task.entry}({', '.join(arg.name for arg in task.entry_signature)})"
     return "\n\n".join([
         GENERATED.format(name),
         f"# FastKernels/{name}-v0",
@@ -84,6 +85,7 @@ def page(name: str, task: Task) -> str:
             ["Level", f"{task.level}: {LEVELS[task.level]}"],
             ["Category", task.category],
             ["Architectures", ", ".join(map(prose, task.architectures))],
+            *([["Ranks", f"{task.ranks}, each with a GPU of its own, on a CPU host a core"]] if task.ranks > 1 else []),
             ["Task folder", f"[envs/{name}](../../envs/{name})"],
         ]),
         "## Description",
@@ -113,7 +115,7 @@ def spaces(signature: str, task: Task) -> Iterator[str]:
         "writes its outputs in place and returns nothing; `prepare` and `plan` are optional."
     )
     yield f"```text\n{signature}\n```"
-    yield table(["Argument", "Role", "Shape", "Dtype", "Notes"], map(argument, task.signature))
+    yield table(["Argument", "Role", "Shape", "Dtype", "Notes"], map(argument, task.entry_signature))
     yield "## Observation space"
     yield (
         "A `Dict`: the prompt (what this page says, and the device), the feedback on the last submission, the turn, and the best "
@@ -133,8 +135,8 @@ def spaces(signature: str, task: Task) -> Iterator[str]:
 
 def argument(arg: Arg) -> list[str]:
     """One row of the signature table."""
-    dtype = "the workload's" if arg.dtype == "dtype" else f"`{arg.dtype}`"
-    shape = f"`[{', '.join(map(str, arg.shape))}]`" if arg.role is not Role.SCALAR else ""
+    dtype = "" if arg.role is Role.COMM else "the workload's" if arg.dtype == "dtype" else f"`{arg.dtype}`"
+    shape = f"`[{', '.join(map(str, arg.shape))}]`" if arg.role not in (Role.SCALAR, Role.COMM) else ""
     stride = f"Rows are `{arg.row_stride}` elements apart where the workload has that size." if arg.row_stride else ""
     return [f"`{arg.name}`", ROLES[arg.role], shape, dtype, " ".join(filter(None, (prose(arg.doc), stride)))]
 
@@ -172,11 +174,11 @@ def numerics(task: Task) -> Iterator[str]:
         "benchmarks, on one public shape."
     )
     rows = []
-    for output in task.outputs:
+    for output in [arg for arg in task.outputs if not arg.rank]:
         for dtype in dict.fromkeys(dtype_of(output, w) for device in devices_of(task) for w in task.workloads(device)):
-            gate = rules.outputs.get(output.name) or rules.gates.get(dtype)
+            gate = rules.outputs.get(output.plain) or rules.gates.get(dtype)
             floor = f"{rules.rms_floor[dtype]:g}" if dtype in rules.rms_floor else ""
-            rows.append([f"`{output.name}`", dtype, *tolerance(gate), *tolerance(rules.smoke.get(dtype)), floor])
+            rows.append([f"`{output.plain}`", dtype, *tolerance(gate), *tolerance(rules.smoke.get(dtype)), floor])
     yield table(["Output", "Dtype", "atol", "rtol", "Smoke atol", "Smoke rtol", "RMS floor"], rows)
 
 

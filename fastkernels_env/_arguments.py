@@ -41,6 +41,19 @@ def load(name: str) -> Task:
         raise Problem(str(error), FAULT) from error
 
 
+def default_tasks(kind: str) -> list[str]:
+    """Names of all tasks for whose ranks this host has devices of a kind; the others are named on standard error."""
+    from .device import most_ranks
+    from .registry import task_folders
+
+    most = most_ranks(kind)
+    large = [name for name in task_folders() if load(name).ranks > most]
+    if large:
+        unit = "GPUs" if kind == "cuda" else "cores"
+        tell(f"{NAME}: left out, since they take more {unit} than this host has ({most}): {', '.join(large)}")
+    return [name for name in task_folders() if name not in large]
+
+
 def resolve_device(device: str) -> str:
     """The device kind that a choice means here."""
     from .device import DeviceError, resolve

@@ -36,38 +36,52 @@ class _View:
 
 
 class Mapping:
-    """One physical allocation mapped read-write into this process; `view` is uint8 ``[size]`` on the current device."""
+    """Physical allocations of one size mapped read-write into this process, one after the other, wherever they lie.
 
-    def __init__(self, handle: Any, size: int, device: int) -> None:
-        self._handle, self._size = handle, size
-        self._address = checked(driver.cuMemAddressReserve(size, 0, 0, 0))
-        checked(driver.cuMemMap(self._address, size, 0, handle, 0))
+    `view` is uint8 ``[handles * size]`` on `device`, whose kernels reach all of it.
+    """
+
+    def __init__(self, handles: Sequence[Any], size: int, device: int) -> None:
+        self._handles, self._part, self._size = handles, size, size * len(handles)
+        self._address = checked(driver.cuMemAddressReserve(self._size, 0, 0, 0))
+        for place, handle in enumerate(handles):
+            checked(driver.cuMemMap(int(self._address) + place * size, size, 0, handle, 0))
         access = driver.CUmemAccessDesc()
         access.location.type = driver.CUmemLocationType.CU_MEM_LOCATION_TYPE_DEVICE
         access.location.id = device
         access.flags = driver.CUmemAccess_flags.CU_MEM_ACCESS_FLAGS_PROT_READWRITE
-        checked(driver.cuMemSetAccess(self._address, size, [access], 1))
-        self.view = torch.as_tensor(_View(int(self._address), size), device=f"cuda:{device}")
+        checked(driver.cuMemSetAccess(self._address, self._size, [access], 1))
+        self.view = torch.as_tensor(_View(int(self._address), self._size), device=f"cuda:{device}")
 
     def close(self) -> None:
         """Unmap and drop this process's reference to the memory."""
         del self.view
         torch.cuda.synchronize()
-        checked(driver.cuMemUnmap(self._address, self._size))
+        for place, handle in enumerate(self._handles):
+            checked(driver.cuMemUnmap(int(self._address) + place * self._part, self._part))
+            checked(driver.cuMemRelease(handle))
         checked(driver.cuMemAddressFree(self._address, self._size))
-        checked(driver.cuMemRelease(self._handle))
 
 
-def create(nbytes: int, device: int) -> tuple[Mapping, int, int]:
-    """Allocate physical device memory.
+def create(nbytes: int, devices: Sequence[int]) -> tuple[Mapping, int, tuple[int, ...]]:
+    """Allocate physical memory on each of some devices, mapped into the address space of the first.
 
     Args:
-        nbytes: Least number of bytes; rounded up to the allocation granularity.
-        device: Device ordinal. Its context must be current.
+        nbytes: Least number of bytes on each; rounded up to the allocation granularity.
+        devices: Device ordinals. The context of the first must be current.
 
     Returns:
-        The mapping, the size in bytes, and a file descriptor that another process can import.
+        The mapping, the size of a part in bytes, and for each part a file descriptor that another process can import.
     """
+    made = [_create(nbytes, device) for device in devices]
+    sizes, handles = {size for _, size in made}, [handle for handle, _ in made]
+    assert len(sizes) == 1
+    size = sizes.pop()
+    descriptors = tuple(int(checked(driver.cuMemExportToShareableHandle(handle, _FD, 0))) for handle in handles)
+    return Mapping(handles, size, devices[0]), size, descriptors
+
+
+def _create(nbytes: int, device: int) -> tuple[Any, int]:
     properties = driver.CUmemAllocationProp()
     properties.type = driver.CUmemAllocationType.CU_MEM_ALLOCATION_TYPE_PINNED
     properties.requestedHandleTypes = _FD
@@ -76,14 +90,12 @@ def create(nbytes: int, device: int) -> tuple[Mapping, int, int]:
     flag = driver.CUmemAllocationGranularity_flags.CU_MEM_ALLOC_GRANULARITY_RECOMMENDED
     granularity = checked(driver.cuMemGetAllocationGranularity(properties, flag))
     size = -(-max(nbytes, 1) // granularity) * granularity
-    handle = checked(driver.cuMemCreate(size, properties, 0))
-    descriptor = int(checked(driver.cuMemExportToShareableHandle(handle, _FD, 0)))
-    return Mapping(handle, size, device), size, descriptor
+    return checked(driver.cuMemCreate(size, properties, 0)), size
 
 
 def import_descriptor(descriptor: int, size: int, device: int) -> Mapping:
     """Map memory that another process created."""
-    return Mapping(checked(driver.cuMemImportFromShareableHandle(descriptor, _FD)), size, device)
+    return Mapping([checked(driver.cuMemImportFromShareableHandle(descriptor, _FD))], size, device)
 
 
 class Row:

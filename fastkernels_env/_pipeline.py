@@ -98,10 +98,11 @@ class Pipeline:
         with early or Build(submission, link=not foreign, strict=self.strict) as build:
             judge = self.open()  # in parallel with the compiler
             judge.host.reports = draft.workers
+            judge.host.check_room(task)
             from .judge.effort import get_effort  # these import torch, as the judge does
             from .judge.trial import Trial
 
-            draft.device = judge.device.info()
+            draft.device = judge.device.info(task.ranks)
             if not foreign:
                 judge.baselines.prefetch(task, get_effort(effort).compiled)
             interpreted = self.device == "cpu" and submission.language is Language.PYTHON and bool(submission.kernels)

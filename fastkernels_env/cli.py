@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from ._arguments import check_log, check_task, load, load_reward, read_text, resolve_device
+from ._arguments import check_log, check_task, default_tasks, load, load_reward, read_text, resolve_device
 from ._terminal import (
     ACCEPTED,
     BROKEN_PIPE,
@@ -184,12 +184,10 @@ def warm(
     force: Annotated[bool, typer.Option(help="Warm again what was warmed before.")] = False,
 ) -> int:
     """Prepare this host, once: measure its rates, build every baseline, run it on every public workload and verify it."""
-    from .registry import task_folders
-
     for name in tasks or ():
         check_task(name)
     kind = resolve_device(device.value)
-    names = tasks or list(task_folders())
+    names = tasks or default_tasks(kind)
     with _narrated(kind, None) as (evaluator, status):
         status.say("opening the device")
         loaded = [load(name) for name in names]
@@ -215,14 +213,12 @@ def qualify(
     as_json: JsonOption = False,
 ) -> int:
     """Judge mutants of a task's seeds, hand-written and automatic. Exit status 1 if one survives that is not equivalent."""
-    from .registry import task_folders
-
     for name in tasks or ():
         check_task(name)
     if out is not None:
         check_log(out)
     kind = resolve_device(device.value)
-    loaded = [load(name) for name in tasks or task_folders()]
+    loaded = [load(name) for name in tasks or default_tasks(kind)]
     from .qualify import command
     from .task import TaskError
 

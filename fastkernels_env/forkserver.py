@@ -52,11 +52,13 @@ def settings() -> dict[str, str]:
 
 def worker_environment(kind: str) -> dict[str, str]:
     """The environment that workers of a device kind start from."""
-    return tool_environment() | _ALONE | (_STEADY if kind == "cpu" else {})
+    return tool_environment() | _ALONE | _RANKS | (_STEADY if kind == "cpu" else {})
 
 
 _ALONE = {"TORCHINDUCTOR_COMPILE_THREADS": "1"}
 """The fork server imports Inductor, which reads this then. With more it starts a process to compile in, which imports torch for seconds."""
+_RANKS = {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo", "NCCL_NVLS_ENABLE": "0"}
+"""Ranks are on one host, in a network that has a loopback alone. NVLink multicast needs a fabric manager that not every host runs."""
 _STEADY = {
     # Where OpenMP threads may share a core, the scheduler lets them take turns on one while the other idles, for longer than a block
     # lasts; where they spin for long, a busy neighbour stalls every parallel region.

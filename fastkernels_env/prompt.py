@@ -20,6 +20,7 @@ _ROLES = {
     Role.WEIGHT: "weight: read only, constant between calls",
     Role.METADATA: "metadata: read only",
     Role.SCALAR: "number, on the host",
+    Role.COMM: "what the ranks reach each other through",
 }
 _TAGS = {Language.PYTHON: "python", Language.CPP: "cpp", Language.CUDA: "cuda"}
 
@@ -135,6 +136,8 @@ def _parts(task: Task, device: str, device_name: str) -> Iterator[str]:
     yield f"## Definition\n\n{task.semantics}"
     yield f"## Signature\n\n{_signatures(task, device)}"
     yield _argument_table(task, workloads)
+    if task.ranks > 1:
+        yield f"## Ranks\n\n{_ranks(task, device)}"
     yield f"## Device and languages\n\n{_device(device, device_name)}"
     yield from _languages(task, device)
     yield f"## Workloads\n\n{_workload_table(task, workloads)}"
@@ -147,12 +150,12 @@ def _parts(task: Task, device: str, device_name: str) -> Iterator[str]:
 
 
 def _names(task: Task) -> str:
-    return ", ".join(arg.name for arg in task.signature)
+    return ", ".join(arg.name for arg in task.entry_signature)
 
 
 def _signatures(task: Task, device: str) -> str:
     python = f"```python\ndef {task.entry}({_names(task)}):\n```"
-    parameters = ", ".join(f"{_CPP_SCALARS.get(arg.dtype, 'tvm::ffi::TensorView')} {arg.name}" for arg in task.signature)
+    parameters = ", ".join(f"{_CPP_SCALARS.get(arg.dtype, 'tvm::ffi::TensorView')} {arg.name}" for arg in task.entry_signature)
     native = f"```{_TAGS[_native(device)]}\nvoid {task.entry}({parameters});\n```"
     order = f"{python}\n\nor\n\n{native}" if device == "cuda" else f"{native}\n\nor\n\n{python}"
     return f"{order}\n\nThese argument names, in this order. Nothing is returned."
@@ -163,16 +166,16 @@ def _native(device: str) -> Language:
 
 
 def _argument_table(task: Task, workloads: list[Workload]) -> str:
-    rows = [(f"`{arg.name}`", _ROLES[arg.role], _shape(arg), _dtypes(arg, workloads), _note(arg)) for arg in task.signature]
+    rows = [(f"`{arg.name}`", _ROLES[arg.role], _shape(arg), _dtypes(arg, workloads), _note(arg)) for arg in task.entry_signature]
     return _table(("argument", "role", "shape", "dtype", "notes"), rows)
 
 
 def _shape(arg: Arg) -> str:
-    return "" if arg.role is Role.SCALAR else f"[{', '.join(str(dimension) for dimension in arg.shape)}]"
+    return "" if arg.role in (Role.SCALAR, Role.COMM) else f"[{', '.join(str(dimension) for dimension in arg.shape)}]"
 
 
 def _dtypes(arg: Arg, workloads: list[Workload]) -> str:
-    return " or ".join(dict.fromkeys(dtype_of(arg, workload) for workload in workloads))
+    return "" if arg.role is Role.COMM else " or ".join(dict.fromkeys(dtype_of(arg, workload) for workload in workloads))
 
 
 def _note(arg: Arg) -> str:
@@ -183,6 +186,24 @@ def _note(arg: Arg) -> str:
 def _table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
     lines = [header, tuple("---" for _ in header), *rows]
     return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
+
+
+def _ranks(task: Task, device: str) -> str:
+    units, group = ("GPUs", "NCCL") if device == "cuda" else ("cores of one host", "gloo")
+    native = (
+        "In CUDA C++ `comm` is an int64 tensor in host memory: `[rank, world_size, bytes, address of rank 0's part, of rank 1's, ...]`."
+        if device == "cuda"
+        else "In C++ `fk::Comm c(comm)` gives `c.rank()`, `c.world_size()`, `c.bytes()`, `c.peer<T>(rank, offset)`, a pointer into a "
+        "rank's part, and `c.barrier()`, which returns once every rank has called it."
+    )
+    return (
+        f"{task.ranks} processes (ranks) call this function together, on {task.ranks} {units}. Each gets arguments of its own, in the "
+        "shapes above, and writes its own outputs; the outputs of every rank must be right, and a call takes as long as the slowest rank. "
+        "`comm`, the last argument, joins them. In Python: `comm.rank`, `comm.world_size`, `comm.group` (a process group of "
+        f"torch.distributed: {group}) and `comm.peers`, by rank a uint8 tensor over its part of a workspace that all ranks reach, of "
+        f"{task.workspace[device] >> 20} MiB each. It holds zeros at first and keeps what is written between calls. {native} A rank may be ahead "
+        "of another: what a peer may still read must not be overwritten."
+    )
 
 
 def _device(device: str, device_name: str) -> str:
@@ -240,7 +261,7 @@ def _hidden(task: Task, device: str) -> str:
 
 
 def _tolerance(task: Task, workloads: list[Workload]) -> str:
-    dtypes = list(dict.fromkeys((arg.name, dtype_of(arg, workload)) for arg in task.outputs for workload in workloads))
+    dtypes = list(dict.fromkeys((arg.plain, dtype_of(arg, workload)) for arg in task.outputs for workload in workloads))
     lines = [f"* `{name}` in {dtype}: {_gate(task, name, dtype)}" for name, dtype in dtypes]
     gates = "\n".join(lines)
     return (

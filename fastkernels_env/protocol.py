@@ -30,13 +30,14 @@ class Closed(Exception):
 
 
 class TensorRef(msgspec.Struct, frozen=True, array_like=True):
-    """A tensor inside an attached arena: byte offset, shape and strides in elements, dtype name."""
+    """A tensor inside an attached arena: byte offset, shape and strides in elements, dtype name; the rank whose part of it is meant."""
 
     arena: int
     offset: int
     shape: tuple[int, ...]
     strides: tuple[int, ...]
     dtype: str
+    rank: int = 0
 
 
 ArgValue = TensorRef | bool | int | float
@@ -59,11 +60,19 @@ class Load(msgspec.Struct, frozen=True, tag=True):
     """Compile Triton kernels for sm_90 instead of running them."""
 
 
+class Join(msgspec.Struct, frozen=True, tag=True):
+    """Form a group of all ranks; comes before `Load`. A descriptor for each rank's part of the workspace rides along."""
+
+    size: int
+    """Bytes of a part."""
+
+
 class Attach(msgspec.Struct, frozen=True, tag=True):
-    """Map the judge's memory (one descriptor rides along)."""
+    """Map the judge's memory (a descriptor for each rank rides along)."""
 
     arena: int
     size: int
+    """Bytes of a rank's part."""
 
 
 class Detach(msgspec.Struct, frozen=True, tag=True):
@@ -71,7 +80,7 @@ class Detach(msgspec.Struct, frozen=True, tag=True):
 
 
 class Bind(msgspec.Struct, frozen=True, tag=True):
-    """Set the calls that later frames refer to by index; each is the entry's argument list."""
+    """Set the calls that later frames refer to by index; each is the entry's argument list, one after the other for all ranks."""
 
     calls: list[list[ArgValue]]
 
@@ -138,7 +147,7 @@ class Step(msgspec.Struct, frozen=True, tag=True):
     calls: list[int]
 
 
-Request = Load | Attach | Detach | Bind | Setup | Run | Capture | Arm | Clock | Trace | Watch | Changes | Register | Step
+Request = Join | Load | Attach | Detach | Bind | Setup | Run | Capture | Arm | Clock | Trace | Watch | Changes | Register | Step
 
 
 class Done(msgspec.Struct, frozen=True, tag=True):
@@ -167,7 +176,7 @@ Reply = Done | Raised | Failed
 
 
 class Spawn(msgspec.Struct, frozen=True, tag=True):
-    """Ask the fork server for a worker. Descriptors: channel, go, done, page, log."""
+    """Ask the fork server for a worker. Descriptors: channel, one that the clock wakes for each rank (CPU), page, log."""
 
     worker: int
     device: str
@@ -177,6 +186,8 @@ class Spawn(msgspec.Struct, frozen=True, tag=True):
     """Not confined: a baseline, which needs its caches."""
     stack: bool = False
     """The worker will use the compile stack: import it first, so that the fork has it."""
+    ranks: int = 1
+    """How many processes it consists of, each with a device, or a core, of its own."""
 
 
 class Kill(msgspec.Struct, frozen=True, tag=True):

@@ -88,7 +88,7 @@ class Outline(NamedTuple):
     """What a reply is read against: the entry's name, and its arguments (names alone)."""
 
     entry: str
-    signature: tuple[Arg, ...]
+    entry_signature: tuple[Arg, ...]
 
 
 def read_outline(name: str) -> Outline | None:

@@ -33,6 +33,8 @@ class Role(enum.StrEnum):
     METADATA = "metadata"
     """Page tables, routing counts, positions: `plan` may digest it on the host."""
     SCALAR = "scalar"
+    COMM = "comm"
+    """What the ranks of a multi-GPU task reach each other through; see `ranked`."""
 
 
 class Arg(msgspec.Struct, frozen=True):
@@ -41,7 +43,8 @@ class Arg(msgspec.Struct, frozen=True):
     ``shape`` holds integers and expressions over the workload's sizes (``"2*I"``, ``"B+1"``). ``dtype`` is a torch dtype name, or
     ``"dtype"`` for the workload's own; for scalars ``"float"``, ``"int"`` or ``"bool"``. ``row_stride`` names the size that holds
     the distance between two rows (dimension 0) in elements; where a workload lacks it the argument is contiguous. ``ties`` makes an
-    integer output a list of indices, and names the entry of the oracle that holds the score of every candidate.
+    integer output a list of indices, and names the entry of the oracle that holds the score of every candidate. ``rank`` says on which
+    rank of a multi-GPU task it lies.
     """
 
     name: str
@@ -51,6 +54,12 @@ class Arg(msgspec.Struct, frozen=True):
     row_stride: str | None = None
     doc: str = ""
     ties: str = ""
+    rank: int = 0
+
+    @property
+    def plain(self) -> str:
+        """The name that the entry knows: that of an argument of one rank is `name` with the rank behind it."""
+        return self.name.partition("@")[0]
 
 
 def Output(
@@ -83,6 +92,11 @@ def Metadata(name: str, *shape: str | int, dtype: str = "int32", doc: str = "") 
 def Scalar(name: str, dtype: str, doc: str = "") -> Arg:
     """A host number: ``float``, ``int`` or ``bool``."""
     return Arg(name, Role.SCALAR, (), dtype, None, doc)
+
+
+def Comm(name: str = "comm", doc: str = "") -> Arg:
+    """The last argument of a multi-GPU entry: rank, process group and workspace (see `worker.crew.Comm`)."""
+    return Arg(name, Role.COMM, (), "comm", None, doc)
 
 
 _OPERATORS: dict[type[ast.operator], Callable[[int, int], int]] = {

@@ -145,7 +145,7 @@ def _check_arguments(definition: Definition, task: Task | Outline) -> None:
 
 
 def _names(task: Task | Outline) -> tuple[str, ...]:
-    return tuple(arg.name for arg in task.signature)
+    return tuple(arg.name for arg in task.entry_signature)
 
 
 class _Block(NamedTuple):

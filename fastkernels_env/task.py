@@ -185,6 +185,10 @@ class Task(abc.ABC):
     """By device: sizes of other models (widths, heads); a hidden workload takes one of them half of the time."""
     alignment: ClassVar[int] = 16
     """Bytes of which every tensor's start, and the distance of strided rows, is a multiple. Nothing more is promised."""
+    ranks: ClassVar[int] = 1
+    """How many processes, each with a GPU of its own, run the entry together; see `ranked.RankedTask`."""
+    workspace: ClassVar[Mapping[str, int]] = {}
+    """By device: bytes of memory that a rank's peers can reach, if there are several."""
     deterministic: ClassVar[bool] = False
     """Whether equal inputs must give equal bits; else the spread is bounded."""
 
@@ -256,6 +260,11 @@ class Task(abc.ABC):
     def complete(self, sizes: Mapping[str, int]) -> dict[str, int]:
         """Sizes with the dependent ones (capacities, padded lengths) filled in."""
         return dict(sizes)
+
+    @property
+    def entry_signature(self) -> tuple[Arg, ...]:
+        """The arguments that the entry takes. `signature` is what the judge handles: of a multi-GPU task, those of all ranks."""
+        return self.signature
 
     @property
     def outputs(self) -> tuple[Arg, ...]:

@@ -168,6 +168,8 @@ class DeviceInfo(msgspec.Struct, frozen=True, kw_only=True):
     """Last-level cache: L2 on a GPU."""
     clocks: dict[str, float] = {}
     """MHz, and throttle reasons as numbers, read when the evaluation ran."""
+    peers: tuple[str, ...] = ()
+    """Of a task of several ranks: UUIDs of the GPUs of all but the first."""
 
 
 class Peaks(msgspec.Struct, frozen=True, kw_only=True):

@@ -127,7 +127,7 @@ def _try(judge: Judge, task: Task, contestant: Contestant, cases: Sequence[Case]
     """
     session, device = contestant.session, judge.device
     mode = ""
-    arena = device.allocate(max(case_layout(task, case).size for case in cases))
+    arena = device.allocate(max(case_layout(task, case).size for case in cases), task.ranks)
     try:
         session.attach(arena)
         if failure := smoke_case(session, arena, device, task, cases[0], FIRST_CALL_SECONDS):

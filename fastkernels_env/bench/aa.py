@@ -86,7 +86,7 @@ class _Pair:
         contestant = self.contestant()
         if fresh or self._session is None:
             self.close()
-            self._session = self.judge.host.spawn(trusted=True)
+            self._session = self.judge.host.spawn(self.task, trusted=True)
             self._session.load(load_request(self.task, contestant.baseline), LOAD_SECONDS)
         return Entrant("candidate", self._session, contestant.has_plan, verified=False)
 
@@ -135,7 +135,7 @@ def _best(judge: Judge, task: Task) -> str:
         return next(iter(contestants))
     first = next(iter(contestants.values()))
     wins = dict.fromkeys(contestants, 0)
-    session = judge.host.spawn(trusted=True)
+    session = judge.host.spawn(task, trusted=True)
     try:
         session.load(load_request(task, first.baseline), LOAD_SECONDS)
         entrant = Entrant("candidate", session, first.has_plan, verified=False)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .._arguments import check_log, check_task, resolve_device
+from .._arguments import check_log, check_task, default_tasks, resolve_device
 from .._terminal import ACCEPTED, OTHER, Problem, display, make_table, tell, write
 
 if TYPE_CHECKING:
@@ -40,11 +40,10 @@ def aa(
 ) -> int:
     """Submit baselines against themselves and print coverage and resolution."""
     kind = resolve_device(device)
-    from ..registry import task_folders
     from .aa import run_aa
 
     chosen = dict(choice.split("=", 1) for choice in baselines or [])
-    write(run_aa(kind, tasks or list(task_folders()), runs, effort, chosen, out) + "\n")
+    write(run_aa(kind, tasks or default_tasks(kind), runs, effort, chosen, out) + "\n")
     return ACCEPTED
 
 
@@ -117,10 +116,9 @@ def delegation(
     for name in tasks or ():
         check_task(name)
     kind = resolve_device(device)
-    from ..registry import task_folders
     from .delegation import HEADER, line, run_delegation
 
-    rows = run_delegation(kind, tasks or list(task_folders()), effort, lambda row: tell(" | ".join(line(row))))
+    rows = run_delegation(kind, tasks or default_tasks(kind), effort, lambda row: tell(" | ".join(line(row))))
     if as_json:
         from msgspec import to_builtins
 
@@ -144,10 +142,9 @@ def alarms(
     for name in tasks or ():
         check_task(name)
     kind = resolve_device(device)
-    from ..registry import task_folders
     from .alarms import HEADER, Alarm, run_alarms, seeds_on, table
 
-    known = {file for _, file in seeds_on(kind, tasks or list(task_folders()))}
+    known = {file for _, file in seeds_on(kind, tasks or default_tasks(kind))}
     if unknown := [file for file in files or () if file not in known]:
         raise Problem(f"expected a seed's file name, one of {', '.join(sorted(known))}, got {unknown[0]!r}")
     _check_out(out)
@@ -155,7 +152,7 @@ def alarms(
     def say(row: Alarm) -> None:
         tell(f"{row.task} {row.seed_file} {row.number}: {row.outcome}")
 
-    rows = run_alarms(kind, tasks or list(task_folders()), count, effort, out, say, files or ())
+    rows = run_alarms(kind, tasks or default_tasks(kind), count, effort, out, say, files or ())
     if as_json:
         from msgspec import to_builtins
 
@@ -191,13 +188,12 @@ def throughput(
     kind = resolve_device(device)
     from msgspec import to_builtins
 
-    from ..registry import task_folders
     from .throughput import lines, run_throughput
 
     for name in tasks or []:
         check_task(name)
     chosen = files or (["triton.py"] if kind == "cuda" else ["cpu.cpp"])
-    result = run_throughput(kind, tasks or list(task_folders()), chosen, count, effort, judges or "auto", usual, alone, tell)
+    result = run_throughput(kind, tasks or default_tasks(kind), chosen, count, effort, judges or "auto", usual, alone, tell)
     write(json.dumps(to_builtins(result), indent=1) + "\n" if as_json else "".join(f"{line}\n" for line in lines(result)))
     return ACCEPTED if set(result.outcomes) == {"accepted"} else OTHER
 

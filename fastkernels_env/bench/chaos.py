@@ -20,7 +20,7 @@ import msgspec
 from ..log import LogError, read_log
 from ..registry import load_task
 from ..types import Answer, Item, Outcome
-from .killer import Killer
+from .killer import MURDERER, Killer
 from .throughput import marked
 
 _TASK = "rms_norm"
@@ -29,6 +29,9 @@ _REPLIES: tuple[tuple[Outcome, str], ...] = (
     (Outcome.ACCEPTED, ""), (Outcome.WRONG, _PYTHON.format("pass", "{}")), (Outcome.CRASHED, _PYTHON.format("os._exit(3)", "{}")),
     (Outcome.REJECTED, "I would rather not write a kernel today, nor tomorrow ({})."),
 )
+_MURDER = _PYTHON.format(f"open('/proc/self/comm', 'w').write('{MURDERER}'); __import__('time').sleep(3)", "{}")
+_MURDERER_EVERY = 25
+"""Of so many replies one kills every judge that judges it."""
 """What comes in turn, and what must become of it; the first is the task's seed."""
 _DISK_BYTES = 1 << 23
 
@@ -74,6 +77,8 @@ def replies(count: int) -> list[tuple[Outcome, Item]]:
     found = []
     for number in range(count):
         outcome, text = _REPLIES[number % len(_REPLIES)]
+        if number % _MURDERER_EVERY == _MURDERER_EVERY - 1:
+            outcome, text = Outcome.CRASHED, _MURDER
         found.append((outcome, Item(task=_TASK, text=text.format(number) if text else marked(seed, "cpu.cpp", number))))
     return found
 

@@ -14,9 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from ..sandbox import tree
+from . import connections
 
-_KINDS = ("judge", "judge", "worker", "actor", "node", "stall", "disk")
-"""Killed: a judge, a process of a submission, an actor, a node; and for some seconds: a node does not answer, the log's disk is full."""
+_KINDS = ("judge", "judge", "worker", "actor", "node", "connection", "stall", "disk")
+"""Killed: a judge, a process of a submission, an actor, a node, the dispatcher's connections to an actor; and for some seconds: a node does
+not answer, the log's disk is full."""
+MURDERER = "murderer"
+"""Name that a process of a submission takes whose judge is to die, whichever it is."""
+_LOOK_SECONDS = 0.1
 _STALL_SECONDS = 4.0
 _BUSY = 3
 """A judge with more processes than this has a submission's worker."""
@@ -39,7 +44,22 @@ class Killer:
         self.killed: Counter[str] = Counter()
 
     async def run(self) -> None:
-        """Kill something now and then, until this is cancelled."""
+        """Kill something now and then, and the judges of murderers always, until this is cancelled."""
+        await asyncio.gather(self._kill_at_random(), self._help_murderers())
+
+    async def _help_murderers(self) -> None:
+        """Containment keeps a submission from its judge; so it is done for those that say that they would."""
+        while True:
+            await asyncio.sleep(_LOOK_SECONDS)
+            judges = [pid for actor in actor_processes() for pid in tree.descendants(actor) if _is_judge(pid)]
+            for judge in judges:
+                if any(_name(pid) == MURDERER for pid in tree.descendants(judge)):
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(judge, signal.SIGKILL)
+                    self.killed["by a submission"] += 1
+                    self._progress("killed: a judge, by its submission")
+
+    async def _kill_at_random(self) -> None:
         while True:
             await asyncio.sleep(self._random.uniform(0.5, 1.5) * self._every)
             kind = self._random.choice(_KINDS)
@@ -47,6 +67,8 @@ class Killer:
                 done = await self._stall()
             elif kind == "disk":
                 done = await self._fill()
+            elif kind == "connection":
+                done = sum(map(connections.cut, self._random.sample(actor_processes(), 1) if actor_processes() else [])) > 0
             else:
                 done = self._kill_node() if kind == "node" else self._kill(kind)
             if done:
@@ -113,6 +135,12 @@ def _is_confined(pid: int) -> bool:
     with contextlib.suppress(OSError):
         return os.readlink(f"/proc/{pid}/ns/pid") != os.readlink("/proc/self/ns/pid")
     return False
+
+
+def _name(pid: int) -> str:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    return ""
 
 
 def _line(path: Path) -> bytes:

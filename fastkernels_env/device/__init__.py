@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import functools
+import os
 import shutil
 import subprocess
 
 from .base import Arena, Clock, Device, DeviceError, MissingTool
 
-__all__ = ["Arena", "Clock", "Device", "DeviceError", "MissingTool", "open_device", "resolve"]
+__all__ = ["Arena", "Clock", "Device", "DeviceError", "MissingTool", "most_ranks", "open_device", "resolve"]
 
 
 @functools.cache
@@ -33,6 +34,15 @@ def resolve(name: str) -> str:
     if name == "cuda" and not cuda_present():
         raise DeviceError("device 'cuda' was asked for, but nvidia-smi lists no GPU on this host; use device 'cpu' or 'auto'")
     return ("cuda" if cuda_present() else "cpu") if name == "auto" else name
+
+
+def most_ranks(kind: str) -> int:
+    """How many ranks find a GPU, or a core, of their own on this host."""
+    if kind == "cpu":
+        return len(os.sched_getaffinity(0))
+    import torch
+
+    return torch.cuda.device_count()
 
 
 def open_device(name: str) -> Device:

@@ -41,16 +41,16 @@ def fixed_file(name: str, nbytes: int) -> int:
 
 
 class Arena(abc.ABC):
-    """Dedicated memory that crosses to a worker as a file descriptor.
+    """Dedicated memory that crosses to a worker as file descriptors, one for each rank of it.
 
     Attributes:
-        size: Bytes.
-        descriptor: File descriptor to hand over.
-        view: The judge's view: uint8 ``[size]`` on the device.
+        size: Bytes of a rank's part.
+        descriptors: To hand over.
+        view: The judge's view: uint8 ``[size]`` on the device, or ``[ranks, size]`` if there are several.
     """
 
     size: int
-    descriptor: int
+    descriptors: tuple[int, ...]
     view: torch.Tensor
 
     @abc.abstractmethod
@@ -59,10 +59,14 @@ class Arena(abc.ABC):
 
 
 class Clock(abc.ABC):
-    """The judge's go/done clock for one worker."""
+    """The judge's go/done clock for one worker, which may consist of several ranks: it is done when the slowest is.
 
-    go: int
-    done: int
+    Attributes:
+        ends: Descriptors on which the ranks are woken, if they are by that.
+        page: Descriptor of the page on which they are told, if they are by that.
+    """
+
+    ends: tuple[int, ...]
     page: int
 
     @abc.abstractmethod
@@ -128,16 +132,20 @@ class Device(abc.ABC):
     """How long K calls should take, so that the clock's noise is small against them."""
 
     @abc.abstractmethod
-    def allocate(self, nbytes: int) -> Arena:
-        """Dedicated memory of at least `nbytes`."""
+    def allocate(self, nbytes: int, ranks: int = 1) -> Arena:
+        """Dedicated memory of at least `nbytes` for each rank, on the device of each."""
 
     @abc.abstractmethod
-    def new_clock(self) -> Clock:
-        """A clock for one worker."""
+    def new_clock(self, ranks: int = 1) -> Clock:
+        """A clock for one worker of that many ranks."""
 
     @abc.abstractmethod
-    def info(self) -> DeviceInfo:
-        """Name, id, sizes and current clocks."""
+    def most_ranks(self) -> int:
+        """How many ranks find a device of their own, or a core, here."""
+
+    @abc.abstractmethod
+    def info(self, ranks: int = 1) -> DeviceInfo:
+        """Name, id, sizes and current clocks; the ids of the devices that further ranks have."""
 
     @abc.abstractmethod
     def published_peaks(self) -> Peaks | None:

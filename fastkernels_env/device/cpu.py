@@ -27,36 +27,42 @@ _SHARED_CACHE_PER_CORE = 16 << 20
 
 
 class CpuArena(Arena):
-    """A memfd mapped shared."""
+    """A memfd mapped shared; the parts of ranks lie one after the other."""
 
-    def __init__(self, nbytes: int) -> None:
+    def __init__(self, nbytes: int, ranks: int = 1) -> None:
         self.size = max(-(-nbytes // mmap.PAGESIZE), 1) * mmap.PAGESIZE
-        self.descriptor = fixed_file("arena", self.size)
-        self._mapping = mmap.mmap(self.descriptor, self.size)
-        self.view = torch.frombuffer(self._mapping, dtype=torch.uint8)
+        descriptor = fixed_file("arena", self.size * ranks)
+        self.descriptors = (descriptor,) * ranks
+        self._mapping = mmap.mmap(descriptor, self.size * ranks)
+        flat = torch.frombuffer(self._mapping, dtype=torch.uint8)
+        self.view = flat if ranks == 1 else flat.view(ranks, self.size)
 
     def close(self) -> None:
         """Drop the descriptor; the mapping goes with the last tensor that refers to it."""
-        if self.descriptor >= 0:
-            os.close(self.descriptor)
-            self.descriptor = -1
+        if self.descriptors:
+            os.close(self.descriptors[0])
+            self.descriptors = ()
             del self.view, self._mapping
 
 
 class CpuClock(Clock):
-    """A socket pair that carries 64-bit words: the word sent to the worker names the sequence.
+    """A socket pair for each rank that carries 64-bit words: the word sent to the worker names the sequence.
 
-    To the worker its end looks like two event descriptors. It is no eventfd because both sides would share that one's counter and
+    To the worker its end looks like an event descriptor. It is no eventfd because both sides would share that one's counter and
     flags: a worker that drains or fills it could make the judge block for ever.
     """
 
-    def __init__(self) -> None:
-        self._socket, self._worker_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._socket.setblocking(False)
-        self.go = self.done = self._worker_end.fileno()
+    def __init__(self, ranks: int = 1) -> None:
+        pairs = [socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(ranks)]
+        self._sockets, self._worker_ends = [mine for mine, _ in pairs], [theirs for _, theirs in pairs]
+        self._polls = []
+        for mine in self._sockets:
+            mine.setblocking(False)
+            poll = select.poll()
+            poll.register(mine, select.POLLIN)
+            self._polls.append(poll)
+        self.ends = tuple(theirs.fileno() for theirs in self._worker_ends)
         self.page = fixed_file("page", mmap.PAGESIZE)
-        self._poll = select.poll()
-        self._poll.register(self._socket, select.POLLIN)
 
     def start(self, seconds: float, alive: Callable[[], bool]) -> None:
         """See `Clock.start`."""
@@ -77,18 +83,20 @@ class CpuClock(Clock):
             return time.perf_counter() - start, words
 
     def _wait(self, seconds: float, alive: Callable[[], bool]) -> None:
-        """Block until the worker answers."""
+        """Block until every rank has answered."""
         deadline = time.perf_counter() + seconds
-        while not self._poll.poll(_POLL_MS):
-            if time.perf_counter() > deadline:
-                raise ClockTimeout
-            if not alive():
-                raise ClockLost
-        self._socket.recv(_WORD.size)
+        for mine, poll in zip(self._sockets, self._polls, strict=True):
+            while not poll.poll(_POLL_MS):
+                if time.perf_counter() > deadline:
+                    raise ClockTimeout
+                if not alive():
+                    raise ClockLost
+            mine.recv(_WORD.size)
 
     def _send(self, word: int) -> None:
         try:
-            self._socket.send(_WORD.pack(word))
+            for mine in self._sockets:
+                mine.send(_WORD.pack(word))
         except OSError as error:  # full, since the worker does not read, or closed
             raise ClockLost from error
 
@@ -102,8 +110,8 @@ class CpuClock(Clock):
 
     def close(self) -> None:
         """Close the descriptors."""
-        self._socket.close()
-        self._worker_end.close()
+        for end in (*self._sockets, *self._worker_ends):
+            end.close()
         os.close(self.page)
 
 
@@ -123,15 +131,19 @@ class CpuDevice(Device):
         self.processors = frozenset(os.sched_getaffinity(0))
         self._waste: torch.Tensor | None = None
 
-    def allocate(self, nbytes: int) -> Arena:
+    def allocate(self, nbytes: int, ranks: int = 1) -> Arena:
         """A memfd arena."""
-        return CpuArena(nbytes)
+        return CpuArena(nbytes, ranks)
 
-    def new_clock(self) -> Clock:
-        """An eventfd clock."""
-        return CpuClock()
+    def new_clock(self, ranks: int = 1) -> Clock:
+        """A clock over socket pairs."""
+        return CpuClock(ranks)
 
-    def info(self) -> DeviceInfo:
+    def most_ranks(self) -> int:
+        """One for each core."""
+        return len(self.processors)
+
+    def info(self, ranks: int = 1) -> DeviceInfo:
         """Processor name, cores, memory, current clock where the kernel tells it."""
         fields = _cpuinfo()
         return DeviceInfo(

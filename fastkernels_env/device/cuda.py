@@ -7,7 +7,7 @@ import mmap
 import os
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -31,27 +31,31 @@ _PUBLISHED = {
 
 
 class CudaArena(Arena):
-    """Physical device memory of its own, never a block of torch's caching allocator."""
+    """Physical device memory of its own, never a block of torch's caching allocator.
 
-    def __init__(self, nbytes: int, device: int) -> None:
-        self._mapping, self.size, self.descriptor = _cuda.create(nbytes, device)
-        self.view = self._mapping.view
+    The parts of ranks lie on a device each, and one after the other in the judge's address space: to it all of them are on the first.
+    """
+
+    def __init__(self, nbytes: int, devices: Sequence[int]) -> None:
+        self._mapping, self.size, self.descriptors = _cuda.create(nbytes, devices)
+        self.view = self._mapping.view if len(devices) == 1 else self._mapping.view.view(len(devices), self.size)
 
     def close(self) -> None:
         """Unmap and drop the descriptor."""
-        if self.descriptor >= 0:
-            os.close(self.descriptor)
-            self.descriptor = -1
+        for descriptor in self.descriptors:
+            os.close(descriptor)
+        if self.descriptors:
+            self.descriptors = ()
             del self.view
             self._mapping.close()
 
 
 class CudaClock(Clock):
-    """A shared page: word 0 is the command, word 1 the answer. Both sides spin."""
+    """A shared page: of a rank's two words the first is the command, the second the answer. Both sides spin."""
 
-    def __init__(self) -> None:
-        self.go = os.eventfd(0, os.EFD_CLOEXEC)
-        self.done = os.eventfd(0, os.EFD_CLOEXEC)
+    def __init__(self, ranks: int = 1) -> None:
+        self.ends = ()
+        self._starts = [16 * rank for rank in range(ranks)]
         self.page = fixed_file("page", mmap.PAGESIZE)
         self._page = mmap.mmap(self.page, mmap.PAGESIZE)
 
@@ -66,9 +70,11 @@ class CudaClock(Clock):
         """See `Clock.run`."""
         page = self._page
         torch.cuda.synchronize()
-        _WORD.pack_into(page, 8, 0)
+        for at in self._starts:
+            _WORD.pack_into(page, at + 8, 0)
         start = time.perf_counter()
-        _WORD.pack_into(page, 0, sequence + 1)
+        for at in self._starts:
+            _WORD.pack_into(page, at, sequence + 1)
         if release is not None:
             release()
         self._wait(seconds, alive)
@@ -76,26 +82,27 @@ class CudaClock(Clock):
         return time.perf_counter() - start, words
 
     def _wait(self, seconds: float, alive: Callable[[], bool]) -> None:
-        """Spin until the worker sets the answer word."""
+        """Spin until every rank has set its answer word."""
         page, turns, deadline = self._page, 0, time.perf_counter() + seconds
-        while not _WORD.unpack_from(page, 8)[0]:
-            turns += 1
-            if turns % _CHECK_EVERY == 0:
-                if time.perf_counter() > deadline:
-                    raise ClockTimeout
-                if not alive():
-                    raise ClockLost
+        for at in self._starts:
+            while not _WORD.unpack_from(page, at + 8)[0]:
+                turns += 1
+                if turns % _CHECK_EVERY == 0:
+                    if time.perf_counter() > deadline:
+                        raise ClockTimeout
+                    if not alive():
+                        raise ClockLost
 
     def stop(self) -> None:
         """End the worker's clock loop."""
-        _WORD.pack_into(self._page, 8, 0)
-        _WORD.pack_into(self._page, 0, _STOP)
+        for at in self._starts:
+            _WORD.pack_into(self._page, at + 8, 0)
+            _WORD.pack_into(self._page, at, _STOP)
 
     def close(self) -> None:
-        """Close the page and the descriptors."""
+        """Close the page."""
         self._page.close()
-        for fd in (self.go, self.done, self.page):
-            os.close(fd)
+        os.close(self.page)
 
 
 class CudaDevice(Device):
@@ -123,15 +130,15 @@ class CudaDevice(Device):
         self._canary: tuple[torch.Tensor, torch.Tensor] | None = None
         _cuda.forbid_persisting_l2()
 
-    def allocate(self, nbytes: int) -> Arena:
-        """A `cuMemCreate` arena.
+    def allocate(self, nbytes: int, ranks: int = 1) -> Arena:
+        """A `cuMemCreate` arena; further ranks have the devices after this one.
 
         Raises:
             DeviceError: The device is out of memory.
         """
         torch.cuda.empty_cache()  # what torch keeps for itself is lost to dedicated allocations
         try:
-            return CudaArena(nbytes, self.index)
+            return CudaArena(nbytes, range(self.index, self.index + ranks))
         except RuntimeError as error:
             raise DeviceError(f"cannot allocate {nbytes} bytes on {self.torch_device}: {error}") from error
 
@@ -150,15 +157,24 @@ class CudaDevice(Device):
         free, total = torch.cuda.mem_get_info()
         return self._shared and free < total // 8
 
-    def new_clock(self) -> Clock:
+    def new_clock(self, ranks: int = 1) -> Clock:
         """A page clock."""
-        return CudaClock()
+        return CudaClock(ranks)
 
-    def info(self) -> DeviceInfo:
-        """Name, UUID, memory and L2 sizes, clocks and throttle reasons."""
+    def most_ranks(self) -> int:
+        """One for each device from this one on that it can reach."""
+        reached = 1
+        while self.index + reached < torch.cuda.device_count() and torch.cuda.can_device_access_peer(self.index, self.index + reached):
+            reached += 1
+        return reached
+
+    def info(self, ranks: int = 1) -> DeviceInfo:
+        """Name, UUID, memory and L2 sizes, clocks and throttle reasons; UUIDs of further devices."""
+        others = range(self.index + 1, min(self.index + ranks, torch.cuda.device_count()))
         return DeviceInfo(
             kind="cuda", name=self.properties.name, uuid=str(self.properties.uuid), cores=self.properties.multi_processor_count,
             memory_bytes=self.properties.total_memory, cache_bytes=self.cache_bytes, clocks=self.clocks(),
+            peers=tuple(str(torch.cuda.get_device_properties(other).uuid) for other in others),
         )
 
     def published_peaks(self) -> Peaks | None:

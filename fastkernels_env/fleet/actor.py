@@ -15,6 +15,7 @@ from concurrent.futures import Future
 from pathlib import Path
 
 import msgspec
+import ray
 
 from ..device import open_device
 from ..evaluator import Evaluator
@@ -37,6 +38,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
         device: What it judges on.
         judges: How many replies at a time.
         alone_seconds: For how long one judge had the device to itself.
+        node: Id of its node in the cluster.
     """
 
     incarnation: str
@@ -44,6 +46,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     device: DeviceInfo
     judges: int
     alone_seconds: float
+    node: str = ""
 
 
 class Judges:
@@ -70,7 +73,7 @@ class Judges:
         """`Facts`, as JSON."""
         return msgspec.json.encode(Facts(
             incarnation=self._incarnation, host=os.uname().nodename, device=self._device, judges=self._evaluator.judges,
-            alone_seconds=self._evaluator.alone_seconds,
+            alone_seconds=self._evaluator.alone_seconds, node=ray.get_runtime_context().get_node_id(),
         ))  # fmt: skip
 
     def judge(self, request: str, order: bytes, task: bytes) -> bytes:

@@ -7,10 +7,8 @@ import functools
 import logging
 import threading
 import time
-import uuid
 from collections import deque
 from concurrent.futures import Future
-from typing import Any
 
 import msgspec
 import ray
@@ -24,7 +22,9 @@ from ..pool.frames import Order
 from ..pool.pool import count_judges
 from ..registry import is_builtin, load_task
 from ..types import Evaluation
-from .actor import Facts, Judges, pack
+from .actor import Facts, pack
+from .handle import Actor, Job, Kind
+from .lease import Leases
 from .metrics import Metrics
 
 _START_SECONDS = 120.0
@@ -33,38 +33,6 @@ _LOOK_SECONDS = 2.0
 _PATIENCE = 20.0
 """Seconds for which a process that cannot be reached may still come back with what it was judging."""
 _LOST = "the host that judged this reply was lost, or the connection to it"
-
-
-class _Job:
-    """An order on its way."""
-
-    def __init__(self, order: bytes, task: bytes) -> None:
-        self.id, self.order, self.task = uuid.uuid4().hex, order, task
-        self.future: Future[Evaluation] = Future()
-
-
-class _Actor:
-    """A handle, and what is known about what is behind it."""
-
-    def __init__(self, handle: Any) -> None:
-        self.handle = handle
-        self.facts: Facts | None = None
-        """None while it does not answer."""
-        self.unsure: list[tuple[_Job, str, float]] = []
-        """Jobs whose connection broke: the incarnation that had them, and until when it may come back."""
-        self.jobs: dict[str, Future[Evaluation]] = {}
-        """What it was given and has not answered, by request."""
-        self.incarnation = ""
-        self.restarts = -1
-        self.ill = False
-        """Whether its host is not in order."""
-        self.asked = 0.0
-        """When `facts` came."""
-
-    @property
-    def free(self) -> int:
-        """How many more orders it takes."""
-        return self.facts.judges - len(self.jobs) if self.facts else 0
 
 
 class RayPool:
@@ -94,20 +62,21 @@ class RayPool:
         self.device = ("cuda" if total.get("GPU") else "cpu") if device == "auto" else device
         if self.device == "cuda" and not total.get("GPU"):
             raise DeviceError("expected a cluster with GPUs, this one has none; ask for device='cpu'")
-        self._cores = cores if self.device == "cpu" else max(int(total.get("CPU", 1) // total["GPU"]), 1)
-        self._judges, self._strict = judges, strict
-        self._jobs: deque[_Job] = deque()
-        self._actors: list[_Actor] = []
+        share = cores if self.device == "cpu" else max(int(total.get("CPU", 1) // total["GPU"]), 1)
+        self._kind = Kind(self.device, judges, share, strict)
+        self._leases = Leases(self._kind)
+        self._jobs: deque[Job] = deque()
+        self._actors: list[Actor] = []
         self._lock = threading.RLock()
         self._closed = threading.Event()
         self._metrics = Metrics()
-        if total.get("CPU", 0) < self._cores:
-            raise DeviceError(f"expected a cluster with {self._cores} cores for a judge, it has {total.get('CPU', 0):g}")
+        if total.get("CPU", 0) < share:
+            raise DeviceError(f"expected a cluster with {share} cores for a judge, it has {total.get('CPU', 0):g}")
         until = time.monotonic() + _ROOM_SECONDS
         self._grow()
         while not self._actors:  # what another fleet had is free a moment after it was closed
             if time.monotonic() > until:
-                raise DeviceError(f"expected room for a judge in the cluster ({self._cores} cores), everything is taken")
+                raise DeviceError(f"expected room for a judge in the cluster ({share} cores), everything is taken")
             time.sleep(0.1)
             self._grow()
         self._watch = threading.Thread(target=self._watch_actors, name="fleet", daemon=True)
@@ -147,7 +116,8 @@ class RayPool:
         """See `Pool.submit`; `alone` is for the actors, which see to it themselves."""
         if self._closed.is_set():
             raise PoolClosed("the fleet is closed")
-        job = _Job(msgspec.msgpack.encode(Order.of(entry)), _archive(entry.task))
+        task = load_task(entry.task)
+        job = Job(msgspec.msgpack.encode(Order.of(entry)), b"" if is_builtin(task.folder) else pack(task.folder), task.ranks)
         with self._lock:
             self._jobs.append(job)
         self._pump()
@@ -180,14 +150,8 @@ class RayPool:
     def _grow(self) -> None:
         """Start actors where the cluster has room for them: at first, and when hosts have joined."""
         free = ray.available_resources()  # type: ignore[no-untyped-call]
-        room = free.get("GPU", 0) if self.device == "cuda" else free.get("CPU", 0) // self._cores
-        gpus = {"num_gpus": 1} if self.device == "cuda" else {}
-        variables = {} if self.device == "cuda" else {"CUDA_VISIBLE_DEVICES": ""}  # else an actor without a GPU sees all of them
-        for _ in range(int(room)):
-            handle = ray.remote(Judges).options(
-                num_cpus=self._cores, max_restarts=-1, max_task_retries=0, max_concurrency=64, runtime_env={"env_vars": variables}, **gpus,
-            ).remote(self.device, self._judges, self._cores, self._strict)
-            self._actors.append(_Actor(handle))
+        room = free.get("GPU", 0) if self.device == "cuda" else free.get("CPU", 0) // self._kind.cores
+        self._actors += [self._kind.start() for _ in range(int(room))]
 
     def _watch_actors(self) -> None:
         """Ask actors that do not answer until they do, and look for hosts that have joined."""
@@ -201,13 +165,14 @@ class RayPool:
                 self._reconnect(actor)
             self._pump()
             with self._lock, contextlib.suppress(RayError):
-                waiting = sum(actor.facts is None for actor in self._actors)
-                if not waiting and not self._closed.is_set():
+                self._leases.tend(self._jobs, self._actors)
+                waiting = any(actor.facts is None for actor in self._actors)
+                if not waiting and not self._leases.pending and not self._closed.is_set():
                     self._grow()
                 self._metrics.queue(len(self._jobs), sum(len(actor.jobs) for actor in self._actors))
             self._closed.wait(_LOOK_SECONDS)
 
-    def _ask(self, actor: _Actor) -> None:
+    def _ask(self, actor: Actor) -> None:
         try:
             facts = msgspec.json.decode(ray.get(actor.handle.facts.remote(), timeout=_LOOK_SECONDS), type=Facts)
         except (RayError, GetTimeoutError):
@@ -221,23 +186,28 @@ class RayPool:
             actor.facts, actor.incarnation, actor.asked = facts, facts.incarnation, time.monotonic()
 
     def _pump(self) -> None:
-        """Give waiting orders to actors that have room, to the emptiest first."""
+        """Give waiting orders to actors that have room, to the emptiest first; those of several ranks to an actor that is leased."""
         with self._lock:
-            while self._jobs and not self._closed.is_set():
-                actor = max(self._actors, key=lambda actor: actor.free, default=None)
-                if actor is None or actor.free < 1:
+            for job in list(self._jobs):
+                if self._closed.is_set() or not any(actor.free > 0 for actor in self._actors):
                     return
-                job = self._jobs.popleft()
-                if not job.future.set_running_or_notify_cancel():
-                    continue
-                self._give(job, actor)
+                actor = self._emptiest(leased=self._leases.wide(job) and self._leases.possible(job), ranks=job.ranks)
+                if actor is not None:
+                    self._jobs.remove(job)
+                    if job.future.set_running_or_notify_cancel():
+                        self._give(job, actor)
 
-    def _give(self, job: _Job, actor: _Actor) -> None:
+    def _emptiest(self, leased: bool, ranks: int) -> Actor | None:
+        """The actor with most room of those that take such orders. Where no host is large enough any is as good: it will say so."""
+        able = [actor for actor in self._actors if actor.leased == leased and actor.free > 0 and (actor.width >= ranks or not leased)]
+        return max(able, key=lambda actor: actor.free, default=None)
+
+    def _give(self, job: Job, actor: Actor) -> None:
         actor.jobs[job.id] = job.future
         reference = actor.handle.judge.remote(job.id, job.order, job.task)
         reference.future().add_done_callback(functools.partial(self._answered, job, actor))
 
-    def _reconnect(self, actor: _Actor) -> None:
+    def _reconnect(self, actor: Actor) -> None:
         """Ask the same process once more for what it may still be judging; what another one has not heard of goes elsewhere."""
         with self._lock:
             unsure, actor.unsure = actor.unsure, []
@@ -249,7 +219,7 @@ class RayPool:
                 else:
                     actor.unsure.append((job, incarnation, until))
 
-    def _answered(self, job: _Job, actor: _Actor, answer: Future[bytes]) -> None:
+    def _answered(self, job: Job, actor: Actor, answer: Future[bytes]) -> None:
         with self._lock:
             actor.jobs.pop(job.id, None)
         try:
@@ -274,8 +244,7 @@ class RayPool:
         finally:
             self._pump()
 
-
-    def _replace(self, actor: _Actor) -> None:
+    def _replace(self, actor: Actor) -> None:
         """Start an actor anew whose host is not in order; what else it had goes elsewhere."""
         with self._lock:
             actor.ill, actor.facts = False, None
@@ -287,9 +256,3 @@ class RayPool:
 def _fail(future: Future[Evaluation], error: BaseException) -> None:
     with contextlib.suppress(Exception):  # it was taken back
         future.set_exception(error)
-
-
-def _archive(task: str) -> bytes:
-    """A task's folder for hosts that do not have it; empty if every host does."""
-    folder = load_task(task).folder
-    return b"" if is_builtin(folder) else pack(folder)

@@ -3,6 +3,7 @@
 #pragma once
 #include <cstdint>
 #include <cstring>
+#include <sched.h>
 #include <tvm/ffi/container/tensor.h>
 #include <tvm/ffi/error.h>
 
@@ -46,5 +47,33 @@ inline void dispatch(DLDataType dtype, Body&& body) {
     TVM_FFI_THROW(TypeError) << "expected float32 or bfloat16";
   }
 }
+
+// What the ranks of a multi-GPU task reach each other through, on CPU hosts: `comm` as the entry gets it. A rank's part of the workspace
+// lies at peer(rank), bytes() long; it holds zeros at first and keeps what is written between calls.
+class Comm {
+ public:
+  explicit Comm(const tvm::ffi::TensorView& comm) : words_(static_cast<const int64_t*>(comm.data_ptr())) {}
+  int64_t rank() const { return words_[0]; }
+  int64_t world_size() const { return words_[1]; }
+  int64_t bytes() const { return words_[2]; }
+  template <typename T>
+  T* peer(int64_t rank, int64_t offset = 0) const {
+    return reinterpret_cast<T*>(words_[3 + rank] + offset);
+  }
+
+  // Returns once every rank has called it as often as this one; what they wrote before is then seen.
+  void barrier() const {
+    const uint64_t turn = __atomic_add_fetch(counter(rank()), 1, __ATOMIC_ACQ_REL);
+    for (int64_t other = 0; other < world_size(); ++other) {
+      for (int64_t spins = 0; __atomic_load_n(counter(other), __ATOMIC_ACQUIRE) < turn; ++spins) {
+        if (spins > 4096) sched_yield();
+      }
+    }
+  }
+
+ private:
+  uint64_t* counter(int64_t rank) const { return peer<uint64_t>(rank, bytes()); }
+  const int64_t* words_;
+};
 
 }  // namespace fk

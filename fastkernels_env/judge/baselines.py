@@ -42,9 +42,9 @@ def load_request(task: Task, baseline: Baseline) -> Load:
     """What a worker needs to load a baseline."""
     path = task.folder / "baselines" / baseline.file
     functions = {node.name for node in parse_module(path.read_text()).body if isinstance(node, ast.FunctionDef)}
+    names, roles = zip(*((arg.name, arg.role.value) for arg in task.entry_signature), strict=True)
     return Load(
-        str(path), "python", task.entry, tuple(arg.name for arg in task.signature), tuple(arg.role.value for arg in task.signature),
-        "prepare" in functions, "plan" in functions, compile=baseline.compile,
+        str(path), "python", task.entry, names, roles, "prepare" in functions, "plan" in functions, compile=baseline.compile,
     )
 
 
@@ -162,7 +162,7 @@ class BaselinePool:
             detail = f"the package {baseline.requires!r} is not installed"
             reports[baseline.name] = BaselineReport(name=baseline.name, status="not_available", detail=detail)
             return
-        session, request = self._host.spawn(trusted=True), load_request(task, baseline)
+        session, request = self._host.spawn(task, trusted=True), load_request(task, baseline)
         status: Literal["not_available", "failed"] = "not_available"
         try:
             session.load(request, LOAD_SECONDS)
@@ -183,7 +183,7 @@ class BaselinePool:
 
     def _answer(self, task: Task, session: WorkerSession, case: Case, seconds: float) -> dict[str, torch.Tensor]:
         """What a baseline that has nothing attached makes of a case."""
-        arena = self._device.allocate(case_layout(task, case).size)
+        arena = self._device.allocate(case_layout(task, case).size, task.ranks)
         try:
             session.attach(arena)
             outputs = run_case(session, arena, self._device, task, case, seconds)

@@ -10,7 +10,7 @@ import torch
 
 from ..protocol import TensorRef
 from ..task import Task
-from .layout import Layout, extent_of, view_of
+from .layout import Layout, extent_of, part_of, view_of
 
 _WORDS = (1 << 19) + 1
 _KINDS = ((0x7FC0, 0x40), (0x7180, 0x80))
@@ -27,7 +27,8 @@ def fill_slots(memory: torch.Tensor, layout: Layout, seed: int) -> None:
     longest = max((slot.end - slot.start for slot in layout.slots), default=0)
     patterns = [_pattern(kind, seed + kind, longest, memory.device) for kind in range(len(_KINDS))]
     for number, slot in enumerate(layout.slots):
-        _cover(memory[slot.start : slot.end], patterns[number % len(patterns)])
+        for rank in range(memory.shape[0] if memory.dim() > 1 else 1):
+            _cover(part_of(memory, rank)[slot.start : slot.end], patterns[number % len(patterns)])
 
 
 def _pattern(kind: int, seed: int, nbytes: int, device: torch.device) -> torch.Tensor:
@@ -59,14 +60,13 @@ def touched(task: Task, layout: Layout, private: torch.Tensor, image: torch.Tens
             view_of(image, slot.refs[arg.name]).copy_(view_of(private, slot.refs[arg.name]))
     if torch.equal(private, image):
         return "", ""
-    offsets = (private != image).nonzero().flatten()
-    first = int(offsets[0])
+    places = (private != image).nonzero()
+    count, first, rank = len(places), int(places[0, -1]), int(places[0, 0]) if private.dim() > 1 else 0
     for slot in layout.slots:
         for name, ref in slot.refs.items():
-            if ref.offset <= first < ref.offset + extent_of(ref):
-                inside = _is_element(ref, first)
-                return ("", name) if inside else (f"{offsets.numel()} bytes changed between the rows of {name!r}", "")
-    return f"{offsets.numel()} bytes changed outside every buffer, first {_nearest(layout, first)}", ""
+            if ref.rank == rank and ref.offset <= first < ref.offset + extent_of(ref):
+                return ("", name) if _is_element(ref, first) else (f"{count} bytes changed between the rows of {name!r}", "")
+    return f"{count} bytes changed outside every buffer, first {_nearest(layout, first, rank)}", ""
 
 
 def _is_element(ref: TensorRef, offset: int) -> bool:
@@ -79,9 +79,10 @@ def _is_element(ref: TensorRef, offset: int) -> bool:
     return element % ref.strides[0] < width
 
 
-def _nearest(layout: Layout, offset: int) -> str:
+def _nearest(layout: Layout, offset: int, rank: int) -> str:
     """Where a stray byte lies, in words."""
-    ends = [(offset - (ref.offset + extent_of(ref)), name, "after") for slot in layout.slots for name, ref in slot.refs.items()]
-    starts = [(ref.offset - 1 - offset, name, "before") for slot in layout.slots for name, ref in slot.refs.items()]
+    refs = [(name, ref) for slot in layout.slots for name, ref in slot.refs.items() if ref.rank == rank]
+    ends = [(offset - (ref.offset + extent_of(ref)), name, "after") for name, ref in refs]
+    starts = [(ref.offset - 1 - offset, name, "before") for name, ref in refs]
     distance, name, side = min(pair for pair in ends + starts if pair[0] >= 0)
     return f"{distance} bytes {side} {name!r}"

@@ -97,7 +97,7 @@ class Contest:
         scope, device = self.scope, self.scope.judge.device
         workload = scope.task.smoke_workload(scope.kind)
         case = make_case(scope.task, workload, Regime.REALISTIC, derive_seed(scope.seed, "trace"), device.torch_device)
-        arena = device.allocate(case_layout(scope.task, case).size)
+        arena = device.allocate(case_layout(scope.task, case).size, scope.task.ranks)
         try:
             session.attach(arena)
             run_case(session, arena, device, scope.task, case, CALL_SECONDS)

@@ -48,7 +48,7 @@ class Geometry(NamedTuple):
 
     @property
     def size(self) -> int:
-        """Bytes of the arena."""
+        """Bytes of the arena, for each rank."""
         return self.entries * self.stride + self.weights * self.weight_stride
 
 
@@ -61,7 +61,7 @@ def plan_ring(task: Task, workload: Workload, cost: Cost, peaks: Peaks, device: 
     call_seconds = max(cost.bytes / peaks.copy_bytes_per_s, cost.flops / flops, 1e-6)
     by_cache = math.ceil(ring_bytes / max(cost.bytes, 1))
     by_clock = math.ceil(device.target_seconds / call_seconds)
-    by_memory = device.ring_limit // (2 * stride)
+    by_memory = device.ring_limit // (2 * stride * task.ranks)
     calls = max(min(max(by_cache, by_clock, MIN_CALLS), MAX_CALLS, by_memory), 2)
     weights = min(math.ceil(ring_bytes / max(weight_stride, 1)) + 1, max(calls // 2, 1)) if weight_layout else 1
     return Geometry(calls, weights, entry, stride, weight_layout, weight_stride)
@@ -69,9 +69,9 @@ def plan_ring(task: Task, workload: Workload, cost: Cost, peaks: Peaks, device: 
 
 def _block(task: Task, workload: Workload, weights: bool) -> tuple[dict[str, TensorRef], int]:
     refs: dict[str, TensorRef] = {}
-    position = 0
+    ends = [0] * task.ranks
     for arg in task.signature:
         if arg.role is not Role.SCALAR and (arg.role is Role.WEIGHT) == weights:
-            refs[arg.name] = tensor_ref(arg, workload, position + GUARD)
-            position = refs[arg.name].offset + extent_of(refs[arg.name]) + GUARD
-    return refs, -(-position // ALIGNMENT) * ALIGNMENT
+            refs[arg.name] = tensor_ref(arg, workload, ends[arg.rank] + GUARD)
+            ends[arg.rank] = refs[arg.name].offset + extent_of(refs[arg.name]) + GUARD
+    return refs, -(-max(ends) // ALIGNMENT) * ALIGNMENT

@@ -133,7 +133,7 @@ class Sweep:
         slots = Slots(task, self.cases, shift)
         if self._arena is None:
             rig.session.detach()
-            self._arena = rig.scope.judge.device.allocate(self._last.size)
+            self._arena = rig.scope.judge.device.allocate(self._last.size, task.ranks)
             rig.session.attach(self._arena)
         for index, case in enumerate(self.cases):
             slots.write(self._arena, index, case, weights=index == 0)
@@ -154,19 +154,14 @@ class Sweep:
         return Counter()
 
     def _resident(self) -> float:
-        """Bytes of the worker's own resident memory, looked at from outside; 0 where that cannot be read."""
+        """Bytes of resident memory that are the worker's own, looked at from outside; 0 where that cannot be read."""
         assert self._rig.session
-        with contextlib.suppress(OSError, ValueError, IndexError):
-            lines = Path(f"/proc/{self._rig.session.pid}/status").read_text().splitlines()
-            return 1024.0 * int(next(line for line in lines if line.startswith("RssAnon:")).split()[1])
-        return 0.0
+        return sum(map(_resident, self._rig.session.members))
 
     def _descriptors(self) -> float:
         """Number of the worker's open files, looked at from outside; 0 where that cannot be read."""
         assert self._rig.session
-        with contextlib.suppress(OSError):
-            return float(len(os.listdir(f"/proc/{self._rig.session.pid}/fd")))
-        return 0.0
+        return sum(map(_open_files, self._rig.session.members))
 
     def _device_memory(self) -> float:
         """Bytes of the device in use by others than this process; by the worker's processes where other judges use it too.
@@ -189,6 +184,19 @@ class Sweep:
         if self._arena is not None:
             self._arena.close()
             self._arena = None
+
+
+def _resident(pid: int) -> float:
+    with contextlib.suppress(OSError, ValueError, IndexError, StopIteration):
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        return 1024.0 * int(next(line for line in lines if line.startswith("RssAnon:")).split()[1])
+    return 0.0
+
+
+def _open_files(pid: int) -> float:
+    with contextlib.suppress(OSError):
+        return float(len(os.listdir(f"/proc/{pid}/fd")))
+    return 0.0
 
 
 def _activation_bytes(task: Task, case: Case) -> int:

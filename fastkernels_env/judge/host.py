@@ -16,11 +16,13 @@ from ..device import Device
 from ..forkserver import ForkServer, worker_environment
 from ..protocol import MAX_REPLY, Channel, Closed, Ended, Kill, Refused, ServerReply, Spawn, Spawned
 from ..sandbox.layers import Report, refusal
-from .errors import JudgeFault
+from ..task import Task
+from .errors import JudgeFault, LastingFault, WorkerError
 from .session import WorkerSession
 
 _START_SECONDS = 60.0
 _LOG_TAIL = 8000
+_UNITS = {"cpu": "cores", "cuda": "GPUs that reach each other"}
 
 
 class WorkerHost:
@@ -44,10 +46,11 @@ class WorkerHost:
         self._server = server or ForkServer(device.kind)
         self._closed = False
 
-    def spawn(self, *, trusted: bool = False, stack: bool = False) -> WorkerSession:
+    def spawn(self, task: Task | None = None, *, trusted: bool = False, stack: bool = False) -> WorkerSession:
         """Fork a worker.
 
         Args:
+            task: What it will run: says of how many ranks it consists. None: of one.
             trusted: A baseline: keeps its compile caches between evaluations, and is not confined.
             stack: It will use the compile stack; the first such worker waits until the fork server has imported that.
 
@@ -55,26 +58,55 @@ class WorkerHost:
             JudgeFault: The host is closed, the fork server is gone and could not be started again, no worker could be started, or it
                 lacks a layer of containment and `strict` is set.
         """
+        if task is not None:
+            self.check_room(task)
         scratch = Path(tempfile.mkdtemp(prefix="fastkernels-"))
         try:
-            return self._spawn(scratch, trusted, stack)
+            session = self._spawn(scratch, trusted, stack, task.ranks if task else 1)
         except BaseException:  # an interrupt too: nobody else knows of the folder yet
             remove_scratch(scratch)
             raise
+        if task is not None and task.ranks > 1:
+            self._join(session, task)
+        return session
 
-    def _spawn(self, scratch: Path, trusted: bool, stack: bool) -> WorkerSession:
+    def check_room(self, task: Task) -> None:
+        """Whether every rank of a task finds a device here.
+
+        Raises:
+            LastingFault: There are too few.
+        """
+        most = self.device.most_ranks()
+        if task.ranks > most:
+            raise LastingFault(f"this task takes {task.ranks} {_UNITS[self.device.kind]}, this host has {most}; judge it on a larger host")
+
+    def _join(self, session: WorkerSession, task: Task) -> None:
+        """Let the ranks of a worker form a group.
+
+        Raises:
+            JudgeFault: They cannot. Nothing of a submission has run yet.
+        """
+        try:
+            session.join(self.device.allocate(task.workspace[self.device.kind], task.ranks))
+        except WorkerError as error:
+            raise JudgeFault(f"the {task.ranks} ranks of a worker could not form a group: {error.summary}") from None
+        except BaseException:
+            session.close()
+            raise
+
+    def _spawn(self, scratch: Path, trusted: bool, stack: bool, ranks: int) -> WorkerSession:
         worker = next(self._ids)
         with contextlib.ExitStack() as undo:
-            clock = self.device.new_clock()
+            clock = self.device.new_clock(ranks)
             undo.callback(clock.close)
             judge_end, worker_end = socket.socketpair()
             undo.callback(judge_end.close)
             log = os.memfd_create("log", os.MFD_CLOEXEC)
             undo.callback(os.close, log)
             environment = self._environment(scratch, trusted)
-            fds = (worker_end.fileno(), clock.go, clock.done, clock.page, log)
+            fds = (worker_end.fileno(), *clock.ends, clock.page, log)
             with worker_end:
-                reply = self._ask(Spawn(worker, self.device.kind, str(scratch), environment, trusted, stack), fds)
+                reply = self._ask(Spawn(worker, self.device.kind, str(scratch), environment, trusted, stack, ranks), fds)
             if isinstance(reply, Refused):
                 raise JudgeFault(f"no worker could be started: {reply.why}")
             assert isinstance(reply, Spawned)

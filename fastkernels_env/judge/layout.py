@@ -20,7 +20,7 @@ GUARD = 256
 
 
 class Slot(NamedTuple):
-    """The buffers of one call: references by argument name, scalars, and the bytes of the arena that are the call's own."""
+    """The buffers of one call: references by argument name, scalars, and the bytes of the arena (of each rank's part) that are its own."""
 
     refs: dict[str, TensorRef]
     arguments: list[ArgValue]
@@ -29,7 +29,7 @@ class Slot(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """Slots of several calls and the bytes they need."""
+    """Slots of several calls and the bytes they need, for each rank."""
 
     slots: list[Slot]
     size: int
@@ -56,6 +56,7 @@ def plan_calls(
     position, slots = 0, []
     for workload, call in calls:
         start = position
+        ends = [start] * task.ranks
         refs: dict[str, TensorRef] = {}
         arguments: list[ArgValue] = []
         for arg in task.signature:
@@ -69,22 +70,24 @@ def plan_calls(
                 refs[arg.name] = placed[known]
             else:
                 shift = task.alignment * rng.randrange(ALIGNMENT // task.alignment) if rng else 0
-                straight = tensor_ref(arg, workload, position + GUARD)
+                straight = tensor_ref(arg, workload, ends[arg.rank] + GUARD)
                 refs[arg.name] = placed[known] = _shifted(straight, shift)
                 # The room is the same whatever the shift, so that an arena fits both ways.
-                position = _aligned(straight.offset + extent_of(straight) + GUARD) + ALIGNMENT
+                ends[arg.rank] = _aligned(straight.offset + extent_of(straight) + GUARD) + ALIGNMENT
             arguments.append(refs[arg.name])
+        position = max(ends)
         slots.append(Slot(refs, arguments, start, position))
     return Layout(slots, position)
 
 
 def _shifted(ref: TensorRef, shift: int) -> TensorRef:
-    return TensorRef(ref.arena, ref.offset + shift, ref.shape, ref.strides, ref.dtype)
+    return TensorRef(ref.arena, ref.offset + shift, ref.shape, ref.strides, ref.dtype, ref.rank)
 
 
 def tensor_ref(arg: Arg, workload: Workload, offset: int) -> TensorRef:
     """Reference of one argument at the first aligned byte from `offset` on."""
-    return TensorRef(0, _aligned(offset), shape_of(arg, workload.sizes), strides_of(arg, workload.sizes), dtype_of(arg, workload))
+    shape, strides = shape_of(arg, workload.sizes), strides_of(arg, workload.sizes)
+    return TensorRef(0, _aligned(offset), shape, strides, dtype_of(arg, workload), arg.rank)
 
 
 def extent_of(ref: TensorRef) -> int:
@@ -95,12 +98,17 @@ def extent_of(ref: TensorRef) -> int:
     return elements * int(getattr(torch, ref.dtype).itemsize)
 
 
+def part_of(memory: torch.Tensor, rank: int) -> torch.Tensor:
+    """One rank's part of `memory` (uint8 ``[bytes]``, or ``[ranks, bytes]`` where there are several), 1-D."""
+    return memory[rank] if memory.dim() > 1 else memory
+
+
 def view_of(memory: torch.Tensor, ref: TensorRef) -> torch.Tensor:
-    """The strided tensor at a reference in `memory` (uint8, 1-D)."""
+    """The strided tensor at a reference in `memory` (see `part_of`)."""
     dtype = getattr(torch, ref.dtype)
     if not all(ref.shape):
         return torch.empty_strided(ref.shape, ref.strides, dtype=dtype, device=memory.device)
-    flat = memory[ref.offset : ref.offset + extent_of(ref)].view(dtype)
+    flat = part_of(memory, ref.rank)[ref.offset : ref.offset + extent_of(ref)].view(dtype)
     return flat.as_strided(ref.shape, ref.strides)
 
 

@@ -20,7 +20,7 @@ from ..types import Regime
 from .canaries import fill_canary
 from .cases import Case, completed, derive_seed, make_case
 from .compare import Comparison
-from .layout import GUARD, Layout, Slot, extent_of, plan_layout, view_of
+from .layout import GUARD, Layout, Slot, extent_of, part_of, plan_layout, view_of
 from .scope import Scope
 from .verify import compare_output, write_slot
 
@@ -69,7 +69,7 @@ def _verify(scope: Scope, session: WorkerSession, workload: Workload, seed: int)
     _require(scope, 2 * plan_layout(task, completed(task, workload, Regime.REALISTIC), [scalars]).size)
     case = make_case(task, workload, Regime.REALISTIC, seed, device.torch_device, oracle=False)
     layout = plan_layout(task, case.workload, [case.args], seed)
-    arena = device.allocate(layout.size)
+    arena = device.allocate(layout.size, task.ranks)
     try:
         session.attach(arena)
         guards = _write(task, case, layout, arena, seed)
@@ -104,7 +104,8 @@ def _write(task: Task, case: Case, layout: Layout, arena: Arena, seed: int) -> t
 
 def _guards(ref: TensorRef, arena: Arena) -> tuple[torch.Tensor, torch.Tensor]:
     end = ref.offset + extent_of(ref)
-    return arena.view[ref.offset - GUARD : ref.offset], arena.view[end : end + GUARD]
+    memory = part_of(arena.view, ref.rank)
+    return memory[ref.offset - GUARD : ref.offset], memory[end : end + GUARD]
 
 
 def _all_guards(slot: Slot, arena: Arena) -> torch.Tensor:

@@ -121,7 +121,7 @@ class Probe:
         Raises:
             WorkerError: The submission raised, died or hung.
         """
-        memory, slots = arena.view[: self.layout.size], self.layout.slots
+        memory, slots = arena.view[..., : self.layout.size], self.layout.slots
         fill_slots(memory, self.layout, self._seed)
         for number, (case, slot) in enumerate(zip(self._cases, slots, strict=True)):
             write_slot(memory, self.task, slot, case.args, number % 2, self.task.unused(case.args))
@@ -133,7 +133,7 @@ class Probe:
         session.bind([slot.arguments for slot in slots])
         session.setup(self._order, seconds)
         session.run(self._order[:1], seconds)
-        early = memory[: slots[0].end].clone()
+        early = memory[..., : slots[0].end].clone()
         session.run(self._order[1:], seconds)
         private = memory.clone()
         before, outputs = self._outputs(early, 1)[0], self._outputs(private, len(slots))

@@ -50,7 +50,7 @@ def start_worker(scope: Scope, born: Callable[[WorkerSession], None] = lambda se
     Raises:
         JudgeFault: The compile stack of this host cannot be used.
     """
-    session = scope.judge.host.spawn(stack=not scope.interpreted)
+    session = scope.judge.host.spawn(scope.task, stack=not scope.interpreted)
     with contextlib.ExitStack() as undo:
         undo.callback(session.close)
         born(session)
@@ -125,7 +125,7 @@ class Rig:
             self.session.register(operator_schema(scope.task), STEP_SECONDS)
         except StepFailed as error:
             self.unregistered = error.summary
-        self._arena = scope.judge.device.allocate(self._slots.size)
+        self._arena = scope.judge.device.allocate(self._slots.size, scope.task.ranks)
         self.session.attach(self._arena)
         self.session.bind(self._slots.calls)
         calls = range(min(len(self.cases), RESULT))

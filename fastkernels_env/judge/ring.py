@@ -15,6 +15,7 @@ from ..device import Arena
 from ..protocol import ArgValue, TensorRef
 from ..task import Arg, Role
 from .cases import Case
+from .layout import part_of
 from .sets import Arrangement, InputSets
 from .verify import poison_
 
@@ -29,7 +30,7 @@ class Ring:
         self.sets, self.arena = sets, arena
         self._geometry = sets.geometry
         self._weights_at = self._geometry.entries * self._geometry.stride
-        self._words = arena.view.view(torch.int32)
+        self._words = arena.view.view(torch.int32).view(-1)
         self._private: dict[str, torch.Tensor] = {}
         for name, ref in self._geometry.weight_layout.items():
             self._stacked(ref, self._weights_at, self._geometry.weight_stride, self._geometry.weights).copy_(sets.weight(name))
@@ -48,12 +49,12 @@ class Ring:
             return self.sets.scalars[arg.name]
         base = weights_at if arg.role is Role.WEIGHT else start
         ref = (self._geometry.weight_layout if arg.role is Role.WEIGHT else self._geometry.entry)[arg.name]
-        return TensorRef(0, base + ref.offset, ref.shape, ref.strides, ref.dtype)
+        return TensorRef(0, base + ref.offset, ref.shape, ref.strides, ref.dtype, ref.rank)
 
     def _stacked(self, ref: TensorRef, start: int, stride: int, count: int) -> torch.Tensor:
         """``[count, *shape]`` over all copies of one buffer."""
         dtype = getattr(torch, ref.dtype)
-        memory = self.arena.view[start + ref.offset :]
+        memory = part_of(self.arena.view, ref.rank)[start + ref.offset :]
         memory = memory[: memory.numel() // dtype.itemsize * dtype.itemsize].view(dtype)
         return memory.as_strided((count, *ref.shape), (stride // dtype.itemsize, *ref.strides))
 
@@ -95,7 +96,7 @@ class Ring:
             size = int(getattr(torch, ref.dtype).itemsize)
             picks = [torch.randint(max(extent, 1), (count,), generator=generator) for extent in ref.shape]
             elements = sum((pick * stride for pick, stride in zip(picks, ref.strides, strict=True)), torch.zeros(count, dtype=torch.int64))
-            starts = numbers * self._geometry.stride + ref.offset
+            starts = numbers * self._geometry.stride + ref.offset + ref.rank * self.arena.size
             positions.append((starts + elements * size) // 4)
         return torch.cat(positions).to(self.sets.device.torch_device)
 

@@ -13,7 +13,8 @@ def operator_schema(task: Task) -> str:
 
     For example ``rms_norm(Tensor(a0!) out, Tensor input, Tensor weight, float epsilon) -> ()``.
     """
-    return f"{task.entry}({', '.join(_argument(arg, place) for place, arg in enumerate(task.signature))}) -> ()"
+    arguments = [_argument(arg, place) for place, arg in enumerate(task.entry_signature) if arg.role is not Role.COMM]
+    return f"{task.entry}({', '.join(arguments)}) -> ()"
 
 
 def _argument(arg: Arg, place: int) -> str:

@@ -57,7 +57,7 @@ class Scope(NamedTuple):
 
     def load_request(self, artifact: Artifact) -> Load:
         """What a worker needs to load the submission."""
-        signature = self.task.signature
+        signature = self.task.entry_signature
         return Load(
             artifact.path, artifact.language.value, artifact.entry, tuple(arg.name for arg in signature),
             tuple(arg.role.value for arg in signature), artifact.has_prepare, artifact.has_plan, interpret=self.interpreted,

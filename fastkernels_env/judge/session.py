@@ -28,6 +28,7 @@ from ..protocol import (
     Done,
     Ended,
     Failed,
+    Join,
     Load,
     ProtocolError,
     Raised,
@@ -60,6 +61,7 @@ class WorkerSession:
     Attributes:
         pid: The worker's process id.
         helpers: Processes of the fork server's own, when this worker was started.
+        members: The processes in which its code runs: itself, or its ranks.
         scratch: Its private folder.
     """
 
@@ -68,11 +70,13 @@ class WorkerSession:
     ) -> None:
         self.pid, self.scratch = spawned.pid, scratch
         self.helpers = spawned.helpers
+        self.members = [spawned.pid]
         self._top, self._trusted = spawned.top, trusted
         self._stopped: list[int] = []
         self._host, self._worker, self._channel, self._clock, self._log = host, worker, channel, clock, log
         self._ended: Ended | None = None
         self._attached: dict[int, Arena] = {}
+        self._workspace: Arena | None = None
 
     def load(self, request: Load, seconds: float) -> Done:
         """Load an artefact. A submission's worker cannot see its file and gets it as a descriptor."""
@@ -81,11 +85,17 @@ class WorkerSession:
         with open(request.path, "rb") as artifact:
             return self._request(request, seconds, (artifact.fileno(),))
 
+    def join(self, workspace: Arena, seconds: float = 60.0) -> None:
+        """Let all ranks form a group, with memory that each reaches; the worker's end closes it. Nothing of a submission has run yet."""
+        self._workspace = workspace
+        self.members = tree.descendants(self.pid)
+        self._request(Join(workspace.size), seconds, workspace.descriptors)
+
     def attach(self, arena: Arena, seconds: float = 30.0) -> int:
         """Map an arena into the worker; returns the number that references use."""
         number = len(self._attached)
         self._attached[number] = arena
-        self._request(Attach(number, arena.size), seconds, (arena.descriptor,))
+        self._request(Attach(number, arena.size), seconds, arena.descriptors)
         return number
 
     def detach(self, seconds: float = 30.0) -> None:
@@ -292,6 +302,8 @@ class WorkerSession:
         self._ended = self._host.end(self._worker)
         self._last_output = read_log(self._log)
         self._clock.close()
+        if self._workspace is not None:
+            self._workspace.close()
         os.close(self._log)
         remove_scratch(self.scratch)
         return self._ended

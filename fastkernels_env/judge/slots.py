@@ -31,7 +31,7 @@ class Slots:
         shift: Every address lies that many steps further on.
 
     Attributes:
-        size: Bytes that the arena must have.
+        size: Bytes that the arena must have, for each rank.
     """
 
     def __init__(self, task: Task, cases: Sequence[Case], shift: int = 0) -> None:
@@ -45,18 +45,20 @@ class Slots:
     def _place(self, case: Case, weights: dict[str, TensorRef]) -> _Call:
         refs: dict[str, TensorRef] = {}
         arguments: list[ArgValue] = []
+        ends = [self.size] * self.task.ranks
         for arg in self.task.signature:
             if arg.role is Role.SCALAR:
                 value = case.args[arg.name]
                 assert not isinstance(value, torch.Tensor)
                 arguments.append(value)
                 continue
-            ref = weights.get(arg.name) or tensor_ref(arg, case.workload, self.size + GUARD)
+            ref = weights.get(arg.name) or tensor_ref(arg, case.workload, ends[arg.rank] + GUARD)
             if arg.role is Role.WEIGHT:
                 weights[arg.name] = ref
-            self.size = max(self.size, ref.offset + extent_of(ref) + GUARD)
+            ends[arg.rank] = max(ends[arg.rank], ref.offset + extent_of(ref) + GUARD)
             refs[arg.name] = ref
             arguments.append(ref)
+        self.size = max(ends)
         return _Call(refs, arguments)
 
     @property

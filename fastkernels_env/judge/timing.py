@@ -86,7 +86,7 @@ def measure(
     arenas: list[Arena] = []
     try:
         placements = plan.placements if sets.geometry.size <= MOVABLE_BYTES else 1
-        arenas = [device.allocate(sets.geometry.size) for _ in range(placements + 1)]
+        arenas = [device.allocate(sets.geometry.size, task.ranks) for _ in range(placements + 1)]
         while True:
             if not contestants:
                 raise _no_baseline(judge, task)

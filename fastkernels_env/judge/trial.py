@@ -172,9 +172,9 @@ class Trial:
 
     def _load(self, artifact: Artifact) -> tuple[WorkerSession, Arena]:
         scope = self.scope
-        self._session = scope.judge.host.spawn()
+        self._session = scope.judge.host.spawn(scope.task)
         self._session.load(scope.load_request(artifact), LOAD_SECONDS)
-        self._arena = scope.judge.device.allocate(self.matrix.nbytes)
+        self._arena = scope.judge.device.allocate(self.matrix.nbytes, scope.task.ranks)
         self._session.attach(self._arena)
         return self._session, self._arena
 
@@ -187,7 +187,7 @@ class Trial:
         judge, task = self.scope.judge, self.scope.task
         device = judge.device
         case = make_case(task, task.smoke_workload(device.kind), Regime.NORMAL, derive_seed(self.scope.seed, "ahead"), device.torch_device)
-        session, arena = judge.host.spawn(), device.allocate(case_layout(task, case).size)
+        session, arena = judge.host.spawn(task), device.allocate(case_layout(task, case).size, task.ranks)
         try:
             session.load(msgspec.structs.replace(self.scope.load_request(artifact), interpret=False, ahead=True), LOAD_SECONDS)
             session.attach(arena)

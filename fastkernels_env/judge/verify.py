@@ -175,7 +175,7 @@ def smoke_failure(task: Task, case: Case, outputs: dict[str, list[torch.Tensor]]
 def gate_of(task: Task, case: Case, arg: Arg) -> Gate:
     """Per-element tolerance of an output; of a list of indices, that of the scores."""
     dtype = case.workload.dtype if arg.ties else dtype_of(arg, case.workload)
-    return task.numerics.outputs.get(arg.name) or task.numerics.gates.get(dtype, Gate(0.0, 0.0))
+    return task.numerics.outputs.get(arg.plain) or task.numerics.gates.get(dtype, Gate(0.0, 0.0))
 
 
 def compare_output(task: Task, case: Case, name: str, actual: torch.Tensor, baseline_rms: float = 0.0) -> Comparison:
@@ -227,7 +227,7 @@ def _run(
     session: WorkerSession, arena: Arena, device: Device, task: Task, case: Case, layout: Layout, seconds: float,
     unused: Mapping[str, torch.Tensor] | None = None,
 ) -> Observation:
-    memory = arena.view[: layout.size]
+    memory = arena.view[..., : layout.size]
     fill_slots(memory, layout, case.seed)
     for which, slot in enumerate(layout.slots):
         write_slot(memory, task, slot, case.args, which, unused or {})

@@ -193,7 +193,7 @@ def _confine(policy: Policy, uid: int, missing: dict[str, str]) -> None:
 
     owner = uid or os.getuid()
     in_user_namespace = os.geteuid() != 0 and layers.PID not in missing
-    attempt(layers.NETWORK, lambda: linux.unshare(linux.NEWNET))
+    attempt(layers.NETWORK, lambda: linux.unshare(linux.NEWNET), *([linux.raise_loopback] if policy.loopback else []))
     attempt(layers.IPC, lambda: linux.unshare(linux.NEWIPC | linux.NEWUTS))
     if layers.PID in missing:
         linux.become_subreaper()
@@ -206,7 +206,7 @@ def _confine(policy: Policy, uid: int, missing: dict[str, str]) -> None:
     attempt(layers.PRIVILEGES, linux.drop_capabilities, linux.deny_new_privileges)
     attempt(layers.LIMITS, lambda: apply_limits(policy.limits, own_uid=in_user_namespace or layers.UID not in missing))
     attempt(layers.LANDLOCK, lambda: _apply_landlock(policy, layers.VIEW in missing))
-    attempt(layers.SECCOMP, lambda: apply_seccomp(policy.driver_socket))
+    attempt(layers.SECCOMP, lambda: apply_seccomp(policy.driver_socket, policy.loopback))
     linux.set_dumpable(False)
     linux.die_with_parent(signal.SIGKILL)  # after the change of user, which forgets it
     os.chdir(policy.scratch)
@@ -226,4 +226,4 @@ def _become_user(uid: int, policy: Policy, whole_host: bool) -> None:
 def _apply_landlock(policy: Policy, whole_host: bool) -> None:
     readable = [*policy.roots.readable(), "/sys"] if whole_host else ["/"]
     devices = [f"/dev/{name}" for name in device_files()]
-    apply_landlock(readable, [policy.scratch, *([] if whole_host else ["/dev/shm"])], ["/proc", *devices])
+    apply_landlock(readable, [policy.scratch, *([] if whole_host else ["/dev/shm"])], ["/proc", *devices], tcp=policy.loopback)

@@ -40,20 +40,21 @@ def landlock_abi() -> int:
     return syscall(_CREATE, None, 0, 1, what="landlock_create_ruleset")
 
 
-def apply_landlock(readable: Iterable[str], writable: Iterable[str], updatable: Iterable[str]) -> None:
+def apply_landlock(readable: Iterable[str], writable: Iterable[str], updatable: Iterable[str], tcp: bool = False) -> None:
     """Deny everything but what is named. Needs "no new privileges".
 
     Args:
         readable: Folders and files to read and execute.
         writable: Folders in which everything is allowed.
         updatable: Folders and files in which what exists may be written to.
+        tcp: Leave it to the network namespace what can be connected to.
 
     Raises:
         OSError: The kernel refuses.
     """
     abi = landlock_abi()
     handled = (1 << _RIGHTS_BY_ABI[min(abi, 5)]) - 1
-    ruleset = _Ruleset(handled, _TCP if abi >= 4 else 0, _SCOPES if abi >= 6 else 0)
+    ruleset = _Ruleset(handled, _TCP if abi >= 4 and not tcp else 0, _SCOPES if abi >= 6 else 0)
     size = 8 if abi < 4 else 16 if abi < 6 else 24
     descriptor = syscall(_CREATE, ctypes.byref(ruleset), size, 0, what="landlock_create_ruleset")
     try:

@@ -28,6 +28,7 @@ class Policy(NamedTuple):
         limits: What it may take.
         driver_socket: Whether a CUDA driver runs inside (see `seccomp.build_filter`).
         device_memory: See `watch.Watch`.
+        loopback: Whether the tree's processes may connect to each other, over a network that has nothing else.
     """
 
     scratch: str
@@ -35,6 +36,7 @@ class Policy(NamedTuple):
     limits: Limits
     driver_socket: bool = False
     device_memory: Callable[[], tuple[Mapping[int, int], int]] | None = None
+    loopback: bool = False
 
 
 class Ended(NamedTuple):

@@ -23,7 +23,7 @@ _X32 = 0x40000000
 _NEW_NAMESPACES = 0x7E020080
 """CLONE_NEWTIME, NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET."""
 _TIOCSTI, _TIOCLINUX = 0x5412, 0x541C
-_AF_UNIX, _SOCK_SEQPACKET = 1, 5
+_AF_UNIX, _AF_INET, _AF_INET6, _AF_NETLINK, _SOCK_SEQPACKET = 1, 2, 10, 16, 5
 
 _DENIED: dict[str, dict[str, int]] = {
     "x86_64": {
@@ -61,7 +61,8 @@ _DENIED_EVERYWHERE = {
 _CLONE = {"x86_64": 56, "aarch64": 220}
 _CLONE3 = 435
 _IOCTL = {"x86_64": 16, "aarch64": 29}
-_DRIVER_SOCKETS = ("bind", "listen", "accept", "accept4")
+_DRIVER_SOCKETS = ("bind", "listen", "accept", "accept4", "socket")
+_LOOPBACK = (*_DRIVER_SOCKETS, "connect")
 
 
 class _Instruction(NamedTuple):
@@ -73,27 +74,27 @@ class _Instruction(NamedTuple):
     if_false: int = 0
 
 
-def denied_calls(machine: str = MACHINE, driver_socket: bool = False) -> dict[str, int]:
+def denied_calls(machine: str = MACHINE, driver_socket: bool = False, loopback: bool = False) -> dict[str, int]:
     """Numbers of the system calls that always fail, by name; see `build_filter`."""
     if machine not in _DENIED:
         raise OSError(f"there is no system call table for {machine!r}")
     denied = _DENIED[machine] | _DENIED_EVERYWHERE
-    if driver_socket:
-        denied = {name: number for name, number in denied.items() if name not in (*_DRIVER_SOCKETS, "socket")}
-    return denied
+    allowed = {*(_DRIVER_SOCKETS if driver_socket else ()), *(_LOOPBACK if loopback else ())}
+    return {name: number for name, number in denied.items() if name not in allowed}
 
 
-def build_filter(machine: str = MACHINE, driver_socket: bool = False) -> bytes:
+def build_filter(machine: str = MACHINE, driver_socket: bool = False, loopback: bool = False) -> bytes:
     """The program, as the kernel takes it.
 
     Args:
         machine: ``x86_64`` or ``aarch64``.
         driver_socket: Let the process make a Unix socket of the one kind that CUDA's driver listens on; it can still connect to none.
+        loopback: Let it make Internet and Unix sockets, and connect them: ranks do, in a network that has nothing else.
 
     Raises:
         OSError: The architecture is not known here.
     """
-    denied = denied_calls(machine, driver_socket)
+    denied = denied_calls(machine, driver_socket, loopback)
     program = [
         _Instruction(_LOAD, _ARCHITECTURE), _Instruction(_EQUAL, _AUDIT_ARCH[machine], 1, 0), _Instruction(_RETURN, _KILL),
         _Instruction(_LOAD, _NUMBER),
@@ -103,7 +104,9 @@ def build_filter(machine: str = MACHINE, driver_socket: bool = False) -> bytes:
     program += _when(_CLONE3, [_Instruction(_RETURN, _refuse(errno.ENOSYS))])
     program += _when(_CLONE[machine], _unless_any_bit(_ARGUMENT[0], _NEW_NAMESPACES))
     program += _when(_IOCTL[machine], _unless_equal(_ARGUMENT[1], (_TIOCSTI, _TIOCLINUX)))
-    if driver_socket:
+    if loopback:
+        program += _when(_DENIED[machine]["socket"], _local_sockets())
+    elif driver_socket:
         program += _when(_DENIED[machine]["socket"], _driver_socket())
     for number in sorted(denied.values()):
         program += _when(number, [_Instruction(_RETURN, _refuse(errno.EPERM))])
@@ -111,7 +114,7 @@ def build_filter(machine: str = MACHINE, driver_socket: bool = False) -> bytes:
     return b"".join(struct.pack("=HBBI", code, if_true, if_false, value) for code, value, if_true, if_false in program)
 
 
-def apply_seccomp(driver_socket: bool = False) -> None:
+def apply_seccomp(driver_socket: bool = False, loopback: bool = False) -> None:
     """Filter the system calls of this thread and of all that it starts. Needs "no new privileges".
 
     Older kernels slow a filtered process down against speculative stores; the flag leaves that as it is, for the same speed on both
@@ -120,7 +123,7 @@ def apply_seccomp(driver_socket: bool = False) -> None:
     Raises:
         OSError: The kernel or the architecture has no such filters.
     """
-    code = build_filter(MACHINE, driver_socket)
+    code = build_filter(MACHINE, driver_socket, loopback)
     text = ctypes.create_string_buffer(code, len(code))
     program = struct.pack("@HP", len(code) // 8, ctypes.addressof(text))
     syscall(_SECCOMP[MACHINE], _SET_FILTER, _ALLOW_SPECULATION, program, what="seccomp")
@@ -156,3 +159,11 @@ def _driver_socket() -> list[_Instruction]:
         _Instruction(_LOAD, _ARGUMENT[1]), _Instruction(0x54, 0xF), _Instruction(_EQUAL, _SOCK_SEQPACKET, 1, 0),
         _Instruction(_RETURN, _refuse(errno.EPERM)), _Instruction(_RETURN, _ALLOW),
     ]
+
+
+def _local_sockets() -> list[_Instruction]:
+    """Allow socket() of the families that process groups use; netlink is how a process asks for its addresses."""
+    program = [_Instruction(_LOAD, _ARGUMENT[0])]
+    for family in (_AF_UNIX, _AF_INET, _AF_INET6, _AF_NETLINK):
+        program += _when(family, [_Instruction(_RETURN, _ALLOW)])
+    return [*program, _Instruction(_RETURN, _refuse(errno.EPERM))]

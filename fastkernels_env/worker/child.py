@@ -10,32 +10,47 @@ import os
 import shutil
 import socket
 import tempfile
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import msgspec
 
 from ..protocol import Channel, Closed, Load, Raised, Request, Spawn
+from .crew import collect, deal, muster
 from .session import Session
 
 CODE = "submission"
 """Folder of the artefact, in the scratch folder."""
 
 
-def run_child(request: Spawn, fds: list[int]) -> None:
+def run_child(request: Spawn, fds: list[int], cores: Collection[int]) -> None:
     """Run a worker until the judge closes its channel.
 
     Args:
-        request: Device, scratch folder and environment.
-        fds: Channel, go, done, clock page.
+        request: Device, scratch folder, environment, number of ranks.
+        fds: Channel, what the clock wakes each rank by (CPU), clock page.
+        cores: Of which every rank takes one.
     """
-    channel_fd, go, done, page = fds
+    channel_fd, *ends, page = fds
     os.environ.clear()
     os.environ.update(request.environment)
     os.chdir(request.scratch)
     tempfile.tempdir = None
     faulthandler.enable()
     channel = Channel(socket.socket(fileno=channel_fd))
-    session = Session(request.device, go, done, page)
+    rank, crew = 0, list[tuple[int, Channel]]()
+    if request.ranks > 1:
+        rank, own, crew = muster(request.ranks, cores)
+        if not crew:
+            channel.close()
+            channel = own
+    if crew:
+        _lead(channel, crew, request.scratch)
+    else:
+        _serve(channel, Session(request.device, ends[rank] if ends else -1, page, rank), request.scratch)
+
+
+def _serve(channel: Channel, session: Session, scratch: str) -> None:
     while True:
         try:
             frame, received = channel.receive(Request)
@@ -43,11 +58,25 @@ def run_child(request: Spawn, fds: list[int]) -> None:
             return
         try:
             if isinstance(frame, Load) and received:
-                frame = _keep_artifact(frame, received.pop(), request.scratch)
+                frame = _keep_artifact(frame, received.pop(), scratch)
             reply = session.handle(frame, received)
         except BaseException as error:
             reply = Raised(type(error).__name__, session.describe(error))
         channel.send(reply)
+
+
+def _lead(channel: Channel, crew: Sequence[tuple[int, Channel]], scratch: str) -> None:
+    while True:
+        try:
+            frame, received = channel.receive(Request)
+        except Closed:
+            return
+        if isinstance(frame, Load) and received:
+            frame = _keep_artifact(frame, received.pop(), scratch)
+        deal(frame, received, crew)
+        for fd in received:
+            os.close(fd)
+        channel.send(collect(crew))
 
 
 def _keep_artifact(request: Load, descriptor: int, scratch: str) -> Load:

@@ -92,7 +92,7 @@ class Stack:
         if self._inlined is None:
             self._inlined = torch.compile(session.entry.call, fullgraph=True, backend="eager")
         for index in calls:
-            self._inlined(*session.tensors[index], **session.extras.get(index, {}))
+            self._inlined(*session.joined(session.tensors[index]), **session.extras.get(index, {}))
 
     def _compiled(self, calls: list[int]) -> _Figures:
         """Run the calls and count what was compiled meanwhile: variants of each Triton kernel, graphs of torch.compile."""

@@ -110,8 +110,10 @@ class _Server:
             self._trusted[request.worker] = pid
             return Spawned(pid, pid, helpers=self._helpers())
         cuda = request.device == "cuda"
-        policy = running.Policy(request.scratch, self._roots, self._limits, cuda, self._meter.read if self._meter else None)
-        tree = confine.start(policy, lambda: run_child(request, kept), set(kept), log)
+        policy = running.Policy(
+            request.scratch, self._roots, self._limits, cuda, self._meter.read if self._meter else None, request.ranks > 1
+        )
+        tree = confine.start(policy, lambda: run_child(request, kept, self._free), set(kept), log)
         self._confined[request.worker] = tree
         return Spawned(tree.worker, tree.top, tree.report.missing, self._helpers())
 
@@ -134,7 +136,7 @@ class _Server:
                 os.close(log)
                 resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
                 resource.setrlimit(resource.RLIMIT_FSIZE, (_LARGEST_FILE, _LARGEST_FILE))
-                run_child(request, kept)
+                run_child(request, kept, self._free)
                 status = 0
             finally:
                 os._exit(status)

@@ -10,7 +10,7 @@ import struct
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -24,6 +24,7 @@ from ..protocol import (
     Clock,
     Detach,
     Done,
+    Join,
     Load,
     Register,
     Reply,
@@ -39,6 +40,9 @@ from .graphs import Graphs
 from .loader import Entry, load
 from .memory import Arena
 
+if TYPE_CHECKING:
+    from .comm import Comm
+
 STOP = 0xFFFF
 """Clock command that ends the clock loop."""
 _WORD = struct.Struct("<Q")
@@ -51,14 +55,15 @@ class Session:
 
     Args:
         device: ``cpu`` or ``cuda``.
-        go: Event descriptor on which the judge starts a sequence (CPU).
-        done: Event descriptor on which this worker answers (CPU).
+        end: Event descriptor on which the judge starts a sequence, and this worker answers (CPU).
         page: Descriptor of the shared clock page (CUDA).
+        rank: Number of this process among the ranks of the worker.
     """
 
-    def __init__(self, device: str, go: int, done: int, page: int) -> None:
-        self.device, self.go, self.done = device, go, done
+    def __init__(self, device: str, end: int, page: int, rank: int = 0) -> None:
+        self.device, self.go, self.done, self.rank = device, end, end, rank
         self.page = mmap.mmap(page, mmap.PAGESIZE)
+        self.comm: Comm | None = None
         self.cores = os.sched_getaffinity(0)
         self.entry: Entry | None = None
         self.roles: tuple[str, ...] = ()
@@ -76,12 +81,14 @@ class Session:
         detail, data = "", {}
         os.sched_setaffinity(0, self.cores)  # OpenMP binds the main thread too, and threads that it starts would all inherit one core
         match request:
+            case Join():
+                self._join(request.size, fds)
             case Load():
                 if self.device == "cuda":
                     torch.cuda.init()  # type: ignore[no-untyped-call]
-                self.entry, self.roles = load(request), request.roles
+                self.entry, self.roles = load(request), tuple(role for role in request.roles if role != "comm")
             case Attach():
-                self.arenas[request.arena] = Arena(self.device, fds[0], request.size)
+                self.arenas[request.arena] = self._map(fds[0], request.size, self.rank)
             case Detach():
                 self._detach()
             case Bind():
@@ -106,6 +113,16 @@ class Session:
                 return self.stack.handle(request)
         return Done(time.perf_counter() - start, detail, data)
 
+    def _join(self, size: int, fds: list[int]) -> None:
+        if self.device == "cuda":
+            torch.cuda.set_device(self.rank)
+        from .comm import Comm
+
+        self.comm = Comm(self.device, self.rank, [self._map(fd, size, rank) for rank, fd in enumerate(fds)])
+
+    def _map(self, fd: int, size: int, rank: int) -> Arena:
+        return Arena(self.device, fd, size, rank * size) if rank and self.device == "cpu" else Arena(self.device, fd, size)
+
     def describe(self, error: BaseException) -> str:
         """A traceback without this module's own frames, cut to what a reader needs."""
         frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "/fastkernels_env/worker/" not in frame.filename]
@@ -122,12 +139,17 @@ class Session:
         self.calls = [self.as_entry_takes(call) for call in self.tensors]
 
     def as_entry_takes(self, values: Sequence[Any]) -> list[Any]:
-        """Arguments as the entry takes them: native code gets tvm-ffi's tensors in place of torch's."""
+        """Arguments as the entry takes them: native code gets tvm-ffi's tensors in place of torch's; ranks get what joins them."""
         if self.entry is None or not self.entry.native:
-            return list(values)
+            return self.joined(values)
         import tvm_ffi
 
-        return [tvm_ffi.from_dlpack(value) if isinstance(value, torch.Tensor) else value for value in values]
+        joined = [*values, self.comm.native()] if self.comm else values
+        return [tvm_ffi.from_dlpack(value) if isinstance(value, torch.Tensor) else value for value in joined]
+
+    def joined(self, values: Sequence[Any]) -> list[Any]:
+        """Arguments of Python code: with `Comm` as the last one, if there are several ranks."""
+        return [*values, self.comm] if self.comm else list(values)
 
     def _detach(self) -> None:
         self.armed, self.tensors, self.calls, self.extras = [], [], [], {}
@@ -153,8 +175,8 @@ class Session:
             for index in calls:
                 seen = self._addresses(index, role)
                 if seen not in made:
-                    arguments = [self._visible(value, kind, role) for value, kind in zip(self.calls[index], self.roles, strict=True)]
-                    made[seen] = function(*arguments)
+                    arguments = [self._visible(value, kind, role) for value, kind in zip(self.tensors[index], self.roles, strict=True)]
+                    made[seen] = function(*self.joined(arguments))
                 self.extras.setdefault(index, {})[keyword] = made[seen]
             self.synchronize()
             spent[function.__name__] = (time.perf_counter() - start) * 1e6 / max(len(made), 1)
@@ -162,7 +184,7 @@ class Session:
 
     def _addresses(self, index: int, role: str) -> tuple[int, ...]:
         """Where a call's tensors of one role lie: calls that share their weights share what was prepared from them."""
-        return tuple(value.data_ptr() for value, kind in zip(self.calls[index], self.roles, strict=True) if kind == role)
+        return tuple(value.data_ptr() for value, kind in zip(self.tensors[index], self.roles, strict=True) if kind == role)
 
     @staticmethod
     def _visible(value: Any, kind: str, role: str) -> Any:
@@ -240,17 +262,17 @@ class Session:
             os.eventfd_write(self.done, 1)
 
     def _obey_page(self) -> None:
-        page = self.page
-        _WORD.pack_into(page, 8, 1)
+        page, at = self.page, 2 * _WORD.size * self.rank
+        _WORD.pack_into(page, at + 8, 1)
         while True:
-            while not (command := _WORD.unpack_from(page, 0)[0]):
+            while not (command := _WORD.unpack_from(page, at)[0]):
                 pass
-            _WORD.pack_into(page, 0, 0)
+            _WORD.pack_into(page, at, 0)
             if command == STOP:
                 return
             self.armed[command - 1]()
             torch.cuda.synchronize()
-            _WORD.pack_into(page, 8, 1)
+            _WORD.pack_into(page, at + 8, 1)
 
     def _trace(self, calls: list[int]) -> dict[str, float]:
         """Device microseconds by kernel name over these calls."""

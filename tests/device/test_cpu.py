@@ -55,7 +55,7 @@ def test_what_one_side_writes_the_other_reads(device):
     arena = device.allocate(5000)
     arena.view[0] = 41
     code = "import mmap, sys; m = mmap.mmap(int(sys.argv[1]), int(sys.argv[2])); m[4999] = m[0] + 1"
-    subprocess.run([sys.executable, "-c", code, str(arena.descriptor), str(arena.size)], pass_fds=[arena.descriptor], check=True)
+    subprocess.run([sys.executable, "-c", code, str(arena.descriptors[0]), str(arena.size)], pass_fds=arena.descriptors, check=True)
     assert int(arena.view[4999]) == 42
     arena.close()
 
@@ -75,7 +75,7 @@ def test_arenas_leave_nothing(device):
 def test_nobody_can_change_the_size_of_shared_memory(device, clock, size):
     """A mapping whose file was cut short ends whoever touches it."""
     arena = device.allocate(8192)
-    for descriptor in (arena.descriptor, clock.page):
+    for descriptor in (*arena.descriptors, clock.page):
         if os.fstat(descriptor).st_size != size:
             with pytest.raises(PermissionError):
                 os.ftruncate(descriptor, size)
@@ -91,25 +91,24 @@ def test_a_view_outlives_its_arena(device):
 
 
 class Worker(threading.Thread):
-    """The worker's side of the clock, on its descriptors."""
+    """One rank's side of the clock, on its descriptor."""
 
-    def __init__(self, clock, work=lambda sequence: None, ready=True):
+    def __init__(self, clock, work=lambda sequence: None, ready=True, rank=0):
         super().__init__(daemon=True)
-        self.go, self.done = os.dup(clock.go), os.dup(clock.done)
+        self.end = os.dup(clock.ends[rank])
         self.work, self.served = work, []
         self.ready = ready
         self.start()
 
     def run(self):
         if self.ready:
-            os.eventfd_write(self.done, 1)
-        while (command := os.eventfd_read(self.go)) != STOP:
+            os.eventfd_write(self.end, 1)
+        while (command := os.eventfd_read(self.end)) != STOP:
             self.served.append(command - 1)
             self.work(command - 1)
             with contextlib.suppress(BrokenPipeError):  # the test gave up on this worker
-                os.eventfd_write(self.done, 1)
-        os.close(self.go)
-        os.close(self.done)
+                os.eventfd_write(self.end, 1)
+        os.close(self.end)
 
 
 def run(clock, sequence=0, seconds=5.0, alive=lambda: True, gather=nothing):
@@ -178,14 +177,36 @@ def test_a_worker_that_stops_answering_times_out(clock):
         run(clock, seconds=0.3)
 
 
+def test_a_worker_of_several_ranks_is_done_when_the_slowest_is(device):
+    clock = device.new_clock(3)
+    ranks = [Worker(clock, lambda _, rank=rank: time.sleep(0.05 * rank), rank=rank) for rank in range(3)]
+    seconds, _ = run(clock, 4)
+    clock.stop()
+    for rank in ranks:
+        rank.join(5)
+    assert seconds >= 0.1
+    assert [rank.served for rank in ranks] == [[4]] * 3
+    clock.close()
+
+
+def test_ranks_have_parts_of_their_own(device):
+    arena = device.allocate(5000, ranks=2)
+    assert arena.view.shape == (2, arena.size)
+    arena.view[1].fill_(7)
+    code = "import mmap, sys; m = mmap.mmap(int(sys.argv[1]), int(sys.argv[2]), offset=int(sys.argv[2])); m[0] += m[4999]"
+    subprocess.run([sys.executable, "-c", code, str(arena.descriptors[1]), str(arena.size)], pass_fds=[arena.descriptors[1]], check=True)
+    assert (int(arena.view[1, 0]), int(arena.view[0].max())) == (14, 0)
+    arena.close()
+
+
 def test_a_worker_that_is_gone_is_lost(clock):
     with pytest.raises(ClockLost):
         run(clock, alive=lambda: False)
 
 
 def test_a_clock_that_the_worker_closed_is_lost(clock):
-    end = socket.socket(fileno=os.dup(clock.go))
-    os.eventfd_write(clock.done, 1)
+    end = socket.socket(fileno=os.dup(clock.ends[0]))
+    os.eventfd_write(clock.ends[0], 1)
     end.shutdown(socket.SHUT_RDWR)
     with pytest.raises((ClockLost, ClockTimeout)):
         run(clock, seconds=0.3)
@@ -205,7 +226,7 @@ def test_a_worker_that_answers_without_end_cannot_block_the_judge(clock):
     stop = threading.Event()
 
     def flood():
-        end = socket.socket(fileno=os.dup(clock.done))
+        end = socket.socket(fileno=os.dup(clock.ends[0]))
         end.setblocking(False)
         while not stop.is_set():
             try:
@@ -228,8 +249,8 @@ def test_a_worker_that_answers_without_end_cannot_block_the_judge(clock):
 
 def test_a_worker_that_takes_its_answers_back_cannot_block_the_judge(clock):
     """It can read what the judge sent, never what it sent itself."""
-    os.eventfd_write(clock.done, 1)
-    thief = socket.socket(fileno=os.dup(clock.go))
+    os.eventfd_write(clock.ends[0], 1)
+    thief = socket.socket(fileno=os.dup(clock.ends[0]))
     assert select.select([thief], [], [], 0.1)[0] == []
     worker = Worker(clock, ready=False)
     run(clock, seconds=5.0)

@@ -8,7 +8,7 @@ import shutil
 import signal
 import sys
 import tempfile
-from concurrent.futures import Future
+import time
 from pathlib import Path
 
 import gymnasium
@@ -16,13 +16,12 @@ import msgspec
 import pytest
 import ray
 from ray.cluster_utils import Cluster
-from ray.exceptions import ActorUnavailableError
 
 from fastkernels_env import read_log
+from fastkernels_env.bench import connections
 from fastkernels_env.bench.killer import actor_processes
 from fastkernels_env.fleet import Fleet
 from fastkernels_env.fleet.actor import pack
-from fastkernels_env.fleet.pool import _Job
 from fastkernels_env.journal import Entry
 from fastkernels_env.log import decode_record
 from fastkernels_env.pool.frames import Order
@@ -100,17 +99,34 @@ def test_a_request_is_judged_once_however_often_it_is_asked_for(fleet):
     assert decode_record(ray.get(handle.judge.remote("another", order, b""))).id != decode_record(first).id
 
 
-def test_a_process_that_comes_back_is_asked_again(fleet):
-    """As if the connection to the actor had broken while it judged: the answer is that to the same request."""
-    pool = fleet._fleet
-    actor = pool._actors[0]
-    entry = Entry(task="rms_norm", text=SLOW.format("broken"), seed=1, effort="quick", context=Context(), prompt_hash="")
-    job = _Job(msgspec.msgpack.encode(Order.of(entry)), b"")
-    reference = actor.handle.judge.remote(job.id, job.order, job.task)
-    broken = Future()
-    broken.set_exception(ActorUnavailableError("the connection broke", None))
-    pool._answered(job, actor, broken)
-    assert job.future.result(timeout=120).id == decode_record(ray.get(reference)).id
+def test_a_connection_that_breaks_costs_nothing(fleet):
+    """It is cut while actors judge; each is asked again for the same request, and judges it once."""
+    futures = [fleet.submit("rms_norm", SLOW.format(f"broken {number}")) for number in range(2)]
+    while not any(tree.descendants(pid) for actor in actor_processes() for pid in tree.descendants(actor)):
+        time.sleep(0.1)
+    assert sum(map(connections.cut, actor_processes())) > 0
+    evaluations = [future.result(timeout=120) for future in futures]
+    assert {evaluation.outcome for evaluation in evaluations} == {Outcome.WRONG}
+    assert [evaluation.faults for evaluation in evaluations] == [[], []]
+    assert len(read_log(fleet.log)) == 2
+
+
+def test_a_task_of_several_ranks_gets_a_lease_and_gives_it_back(cluster, tmp_path):
+    """Four actors of a core each; two of one host make room for one that has both cores, and come back."""
+    seed = load_task("allreduce_add_rms_norm").seeds()["cpu.cpp"]
+    wrong = seed.replace("fk::store(sum_out + at + h, sum[h]);", "fk::store(sum_out + at + h, comm.rank() ? 0.f : sum[h]);")
+    assert wrong != seed
+    items = [Item(task="allreduce_add_rms_norm", text=f"```cpp\n// {number}\n{wrong}\n```") for number in range(2)]
+    items += [Item(task="rms_norm", text=FORGETFUL.format(number)) for number in range(6)]
+    with Fleet(device="cpu", effort="quick", log=tmp_path / "log.jsonl", cores=1, judges=1) as narrow:
+        narrow.wait(4)
+        answers = judge(narrow, items)
+        assert sorted(answer.index for answer in answers) == list(range(8))
+        assert {answer.evaluation.outcome for answer in answers} == {Outcome.WRONG}, [answer.evaluation.reason for answer in answers]
+        reasons = [answer.evaluation.reason for answer in answers if answer.index < 2]
+        assert all("residual_out@1" in reason for reason in reasons), reasons
+        narrow.wait(4)
+        assert not any(actor.leased for actor in narrow._fleet._actors)
 
 
 def test_layers_that_are_missing_are_refused_on_the_hosts_too(cluster, monkeypatch):

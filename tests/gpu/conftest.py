@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from fastkernels_env.device import cuda_present
+from fastkernels_env.device import cuda_present, most_ranks
 from fastkernels_env.evaluator import Evaluator
+from fastkernels_env.registry import load_task, task_folders
 from fastkernels_env.types import Evaluation
 
 ROWS: list[Evaluation] = []
@@ -24,6 +25,14 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.gpu)
             if not cuda_present():
                 item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+            elif _ranks(item) > most_ranks("cuda"):
+                item.add_marker(pytest.mark.skip(reason="fewer GPUs than ranks"))
+
+
+def _ranks(item):
+    """How many ranks the task has that a test is about."""
+    name = item.callspec.params.get("name") if hasattr(item, "callspec") else None
+    return load_task(name).ranks if name in task_folders() else 1
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -111,7 +111,7 @@ def test_the_oracle_is_computed_at_both_ends_and_where_offsets_wrap(task):
     assert len(places) < 30
 
 
-@pytest.mark.parametrize("name", task_folders())
+@pytest.mark.parametrize("name", [name for name in task_folders() if load_task(name).ranks == 1])
 def test_every_task_has_shapes_beyond_the_limit_that_fit_a_gpu(name):
     declared = load_task(name)
     shapes = declared.overflow_workloads("cuda")

@@ -175,10 +175,10 @@ CLONE, IOCTL, SOCKET, FUTEX = {"x86_64": 56, "aarch64": 220}, {"x86_64": 16, "aa
 
 
 @pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
-@pytest.mark.parametrize("driver_socket", [False, True])
-def test_the_filter_denies_what_it_names_and_nothing_else(machine, driver_socket):
-    code = seccomp.build_filter(machine, driver_socket)
-    denied = seccomp.denied_calls(machine, driver_socket)
+@pytest.mark.parametrize(("driver_socket", "loopback"), [(False, False), (True, False), (False, True), (True, True)])
+def test_the_filter_denies_what_it_names_and_nothing_else(machine, driver_socket, loopback):
+    code = seccomp.build_filter(machine, driver_socket, loopback)
+    denied = seccomp.denied_calls(machine, driver_socket, loopback)
     special = {435, CLONE[machine], IOCTL[machine], SOCKET[machine]}
     for number in range(600):
         expected = EPERM if number in denied.values() else ALLOW
@@ -193,8 +193,10 @@ def test_the_filter_denies_what_it_names_and_nothing_else(machine, driver_socket
     assert run_filter(code, machine, IOCTL[machine], [0, 0xC020462A]) == ALLOW
     assert run_filter(code, {"x86_64": "aarch64", "aarch64": "x86_64"}[machine], FUTEX[machine]) == KILL
     driver = run_filter(code, machine, SOCKET[machine], [1, 5 | 0o2000000])
-    assert driver == (ALLOW if driver_socket else EPERM)
-    for family, kind in ((1, 1), (1, 2), (2, 1), (2, 5), (10, 2), (16, 3), (40, 1)):
+    assert driver == (ALLOW if driver_socket or loopback else EPERM)
+    for family, kind in ((1, 1), (1, 2), (2, 1), (2, 5), (10, 2), (16, 3)):
+        assert run_filter(code, machine, SOCKET[machine], [family, kind]) == (ALLOW if loopback else EPERM)
+    for family, kind in ((40, 1), (17, 3), (29, 3)):
         assert run_filter(code, machine, SOCKET[machine], [family, kind]) == EPERM
 
 
