@@ -29,7 +29,7 @@ class RankedTask(Task):
     """
 
     ranks: ClassVar[int] = 2
-    workspace: ClassVar[Mapping[str, int]] = {"cpu": 1 << 20, "cuda": 64 << 20}  # on a CPU larger inputs have to go piece by piece
+    workspace: ClassVar[Mapping[str, int]] = {"cpu": 1 << 20, "cuda": 64 << 20}
     _one_rank: ClassVar[tuple[Arg, ...]] = ()
 
     def __init_subclass__(cls, **options: Any) -> None:

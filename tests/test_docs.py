@@ -54,7 +54,7 @@ def test_page_states_what_a_user_needs(name):
     task = load_task(name)
     text = (ROOT / "docs" / "envs" / f"{name}.md").read_text()
     assert f'gym.make("FastKernels/{name}-v0")' in text
-    for argument in task.signature:
+    for argument in task.entry_signature:
         assert f"| `{argument.name}` |" in text
     for device in ("cpu", "cuda"):
         for workload in task.workloads(device):

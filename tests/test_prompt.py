@@ -59,7 +59,7 @@ def test_a_prompt_states_the_task(name, device):
     prompt = build_prompt(task, device, "Model X")
     for said in (task.summary, task.semantics, task.mirrors, "(Model X)"):
         assert said in prompt
-    for arg in task.signature:
+    for arg in task.entry_signature:
         assert f"| `{arg.name}` |" in prompt
     for workload in task.workloads(device):
         assert f"| {workload.name} | {workload.dtype} |" in prompt
@@ -77,7 +77,7 @@ def test_both_signatures_of_a_prompt_are_the_ones_that_are_accepted(name, device
     prompt = build_prompt(task, device)
     python = re.search(rf"```python\n(def {task.entry}\(.*\):)\n```", prompt)
     native = re.search(rf"```(cpp|cuda)\n(void {task.entry}\(.*\));\n```", prompt)
-    names = tuple(arg.name for arg in task.signature)
+    names = tuple(arg.name for arg in task.entry_signature)
     assert extract(f"```python\n{python[1]}\n    pass\n```", task, device).arguments == names
     assert extract(f"```{native[1]}\n{native[2]} {{}}\n```", task, device).arguments == names
 

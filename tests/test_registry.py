@@ -45,7 +45,7 @@ def test_outlines_say_what_the_tasks_say():
         outline, task = read_outline(name), load_task(name)
         assert outline is not None
         assert outline.entry == task.entry
-        assert [arg.name for arg in outline.signature] == [arg.name for arg in task.signature]
+        assert [arg.name for arg in outline.entry_signature] == [arg.name for arg in task.entry_signature]
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,7 @@ class AllgatherGemm(RankedTask):
     category = "llm"
     architectures = ("llama", "qwen3_moe")
     ranks = RANKS
+    workspace: ClassVar[Mapping[str, int]] = {"cpu": 256 << 10, "cuda": 64 << 20}  # on a CPU most inputs have to go piece by piece
     signature = (
         Output("out", f"{RANKS}*T", "N", doc="rows of all ranks, this rank's columns"),
         Input("input", "T", "K", doc="this rank's rows"),

@@ -36,6 +36,7 @@ class AllreduceAddRmsNorm(RankedTask):
     category = "llm"
     architectures = ("llama", "qwen3", "gpt_oss")
     ranks = 2
+    workspace: ClassVar[Mapping[str, int]] = {"cpu": 256 << 10, "cuda": 64 << 20}  # on a CPU most inputs have to go piece by piece
     signature = (
         Output("norm_out", "T", "H"),
         Output("residual_out", "T", "H"),

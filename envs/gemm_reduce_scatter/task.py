@@ -35,6 +35,7 @@ class GemmReduceScatter(RankedTask):
     category = "llm"
     architectures = ("llama", "qwen3_moe")
     ranks = RANKS
+    workspace: ClassVar[Mapping[str, int]] = {"cpu": 256 << 10, "cuda": 64 << 20}  # on a CPU most inputs have to go piece by piece
     signature = (
         Output("out", "T", "N", doc="this rank's rows of the sum"),
         Input("input", f"{RANKS}*T", "K", doc="rows of all ranks, this rank's part of the depth"),

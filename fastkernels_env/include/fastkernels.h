@@ -61,6 +61,18 @@ class Comm {
     return reinterpret_cast<T*>(words_[3 + rank] + offset);
   }
 
+  // Two halves of every part take turns: what a rank puts into mine() is what the others find in theirs(rank) from the next barrier() to
+  // the one after that. So one barrier is enough, however far a rank is ahead. Each holds room() bytes.
+  int64_t room() const { return bytes() / 2 / 64 * 64; }
+  template <typename T>
+  T* mine() const {
+    return peer<T>(rank(), int64_t(*counter(rank()) % 2) * room());
+  }
+  template <typename T>
+  const T* theirs(int64_t rank) const {
+    return peer<T>(rank, int64_t((*counter(this->rank()) + 1) % 2) * room());
+  }
+
   // Returns once every rank has called it as often as this one; what they wrote before is then seen.
   void barrier() const {
     const uint64_t turn = __atomic_add_fetch(counter(rank()), 1, __ATOMIC_ACQ_REL);

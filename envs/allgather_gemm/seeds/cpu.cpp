@@ -81,21 +81,18 @@ static void multiply(T* out, const T* x, const T* weight, int64_t rows, int64_t 
   }
 }
 
-static int64_t turn = 0;  // pieces so far, of every dtype: the same on every rank
-
-// A rank's rows go where the others see them, piece by piece, through two buffers in turn, so that one barrier a piece is enough. While
-// it waits for the others' rows, a rank multiplies its own.
+// A rank's rows go where the others see them, piece by piece. Until the others' rows are there a rank multiplies its own.
 template <typename T>
 static void run(T* out, const T* input, const T* weight, int64_t rows, int64_t columns, int64_t depth, const fk::Comm& comm) {
-  const int64_t ranks = comm.world_size(), own = comm.rank(), half = comm.bytes() / 2 / 64 * 64;
-  const int64_t piece = std::max<int64_t>(1, std::min<int64_t>(rows, half / (depth * int64_t(sizeof(T)))));
-  for (int64_t first = 0; first < rows; first += piece, ++turn) {
-    const int64_t count = std::min(piece, rows - first), offset = turn % 2 * half;
-    std::memcpy(comm.peer<T>(own, offset), input + first * depth, count * depth * sizeof(T));
+  const int64_t ranks = comm.world_size(), own = comm.rank();
+  const int64_t piece = std::max<int64_t>(1, comm.room() / (depth * int64_t(sizeof(T))));
+  for (int64_t first = 0; first < rows; first += piece) {
+    const int64_t count = std::min(piece, rows - first);
+    std::memcpy(comm.mine<T>(), input + first * depth, count * depth * sizeof(T));
     for (int64_t step = 0; step < ranks; ++step) {
       if (step == 1) comm.barrier();
       const int64_t rank = (own + step) % ranks, place = rank * rows + first;
-      multiply(out + place * columns, comm.peer<T>(rank, offset), weight, count, columns, depth);
+      multiply(out + place * columns, step ? comm.theirs<T>(rank) : input + first * depth, weight, count, columns, depth);
     }
   }
 }

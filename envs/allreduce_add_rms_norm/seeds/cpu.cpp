@@ -3,18 +3,15 @@
 #include <fastkernels.h>
 #include <vector>
 
-static int64_t turn = 0;  // of all dtypes
-
 // One shot: every rank puts its summand where the others see it, and each sums all rows for itself. Large inputs go piece by piece,
-// through two buffers in turn, so that one barrier a piece is enough.
+// with one barrier each.
 template <typename T>
 static void run(T* norm, T* sum_out, const T* input, const T* residual, const T* weight, int64_t rows, int64_t width, float epsilon,
                 const fk::Comm& comm) {
-  const int64_t ranks = comm.world_size(), half = comm.bytes() / 2 / 64 * 64;
-  const int64_t piece = std::max<int64_t>(1, std::min<int64_t>(rows, half / (width * int64_t(sizeof(T)))));
-  for (int64_t first = 0; first < rows; first += piece, ++turn) {
-    const int64_t count = std::min(piece, rows - first), offset = turn % 2 * half;
-    std::memcpy(comm.peer<T>(comm.rank(), offset), input + first * width, count * width * sizeof(T));
+  const int64_t ranks = comm.world_size(), piece = std::max<int64_t>(1, comm.room() / (width * int64_t(sizeof(T))));
+  for (int64_t first = 0; first < rows; first += piece) {
+    const int64_t count = std::min(piece, rows - first);
+    std::memcpy(comm.mine<T>(), input + first * width, count * width * sizeof(T));
     comm.barrier();
     std::vector<float> held(width);
     float* sum = held.data();
@@ -22,7 +19,7 @@ static void run(T* norm, T* sum_out, const T* input, const T* residual, const T*
       const int64_t at = (first + t) * width;
       for (int64_t h = 0; h < width; ++h) sum[h] = fk::load(residual + at + h);
       for (int64_t rank = 0; rank < ranks; ++rank) {
-        const T* x = comm.peer<T>(rank, offset) + t * width;
+        const T* x = comm.theirs<T>(rank) + t * width;
 #pragma omp simd
         for (int64_t h = 0; h < width; ++h) sum[h] += fk::load(x + h);
       }

@@ -81,27 +81,24 @@ static void multiply(float* out, const T* x, const T* weight, int64_t rows, int6
   }
 }
 
-static int64_t turn = 0;  // pieces so far, of every dtype: the same on every rank
-
-// A rank's products for all rows go where the others see them, in float32, piece by piece, through two buffers in turn, so that one
-// barrier a piece is enough; then each sums what there is for its own rows.
+// A rank's products for all rows go where the others see them, in float32, piece by piece; then each sums what there is for its own rows.
 template <typename T>
 static void run(T* out, const T* input, const T* weight, int64_t rows, int64_t columns, int64_t depth, const fk::Comm& comm) {
-  const int64_t ranks = comm.world_size(), own = comm.rank(), half = comm.bytes() / 2 / 64 * 64;
-  const int64_t piece = std::max<int64_t>(1, std::min<int64_t>(rows, half / (ranks * columns * int64_t(sizeof(float)))));
+  const int64_t ranks = comm.world_size(), own = comm.rank();
+  const int64_t piece = std::max<int64_t>(1, comm.room() / (ranks * columns * int64_t(sizeof(float))));
   std::vector<float> held(columns);
   float* sum = held.data();
-  for (int64_t first = 0; first < rows; first += piece, ++turn) {
-    const int64_t count = std::min(piece, rows - first), offset = turn % 2 * half;
+  for (int64_t first = 0; first < rows; first += piece) {
+    const int64_t count = std::min(piece, rows - first);
     for (int64_t rank = 0; rank < ranks; ++rank) {
-      float* part = comm.peer<float>(own, offset) + rank * piece * columns;
+      float* part = comm.mine<float>() + rank * piece * columns;
       multiply(part, input + (rank * rows + first) * depth, weight, count, columns, depth);
     }
     comm.barrier();
     for (int64_t t = 0; t < count; ++t) {
       std::fill(held.begin(), held.end(), 0.f);
       for (int64_t rank = 0; rank < ranks; ++rank) {
-        const float* part = comm.peer<float>(rank, offset) + (own * piece + t) * columns;
+        const float* part = comm.theirs<float>(rank) + (own * piece + t) * columns;
 #pragma omp simd
         for (int64_t n = 0; n < columns; ++n) sum[n] += part[n];
       }

@@ -2,24 +2,20 @@
 #include <fastkernels.h>
 #include <vector>
 
-static int64_t turn = 0;  // of all dtypes
-
-// Every rank puts its ids and its tokens where the others see them, and takes what it needs. Calls use two buffers in turn, so that one
-// barrier a call is enough: who passes it knows that the others have read what they took in the call before.
+// Every rank puts its ids and its tokens where the others see them, and takes what it needs.
 template <typename T>
 static void run(T* recv, int32_t* recv_source, int32_t* offsets, const T* input, const int32_t* topk_ids, int64_t tokens, int64_t width,
                 int64_t top_k, int64_t experts, int64_t capacity, const fk::Comm& comm) {
   const int64_t ranks = comm.world_size(), own = experts / ranks, begin = comm.rank() * own, pairs = tokens * top_k;
-  const int64_t half = comm.bytes() / 2 / 64 * 64, row_bytes = width * int64_t(sizeof(T)), ids_bytes = pairs * int64_t(sizeof(int32_t));
-  TVM_FFI_ICHECK(ids_bytes + tokens * row_bytes <= half) << "the workspace does not hold all tokens";
-  const int64_t ids_at = turn++ % 2 * half, rows_at = ids_at + ids_bytes;
-  std::memcpy(comm.peer<char>(comm.rank(), ids_at), topk_ids, ids_bytes);
-  std::memcpy(comm.peer<char>(comm.rank(), rows_at), input, tokens * row_bytes);
+  const int64_t row_bytes = width * int64_t(sizeof(T)), ids_bytes = pairs * int64_t(sizeof(int32_t));
+  TVM_FFI_ICHECK(ids_bytes + tokens * row_bytes <= comm.room()) << "the workspace does not hold all tokens";
+  std::memcpy(comm.mine<char>(), topk_ids, ids_bytes);
+  std::memcpy(comm.mine<char>() + ids_bytes, input, tokens * row_bytes);
   comm.barrier();
 
   std::vector<int64_t> next(own * ranks + 1);  // by local expert and source rank, the row that comes next
   for (int64_t rank = 0; rank < ranks; ++rank) {
-    const int32_t* ids = comm.peer<int32_t>(rank, ids_at);
+    const int32_t* ids = comm.theirs<int32_t>(rank);
     for (int64_t i = 0; i < pairs; ++i) {
       const int64_t local = ids[i] - begin;
       if (local >= 0 && local < own) ++next[local * ranks + rank + 1];
@@ -29,8 +25,8 @@ static void run(T* recv, int32_t* recv_source, int32_t* offsets, const T* input,
   for (int64_t local = 0; local <= own; ++local) offsets[local] = int32_t(next[local * ranks]);
 
   for (int64_t rank = 0; rank < ranks; ++rank) {
-    const T* rows = comm.peer<T>(rank, rows_at);
-    const int32_t* ids = comm.peer<int32_t>(rank, ids_at);
+    const T* rows = reinterpret_cast<const T*>(comm.theirs<char>(rank) + ids_bytes);
+    const int32_t* ids = comm.theirs<int32_t>(rank);
     for (int64_t t = 0; t < tokens; ++t) {
       for (int64_t k = 0; k < top_k; ++k) {
         const int64_t local = ids[t * top_k + k] - begin;
