@@ -194,16 +194,16 @@ def _ranks(task: Task, device: str) -> str:
         "In CUDA C++ `comm` is an int64 tensor in host memory: `[rank, world_size, bytes, address of rank 0's part, of rank 1's, ...]`."
         if device == "cuda"
         else "In C++ `fk::Comm c(comm)` gives `c.rank()`, `c.world_size()`, `c.bytes()`, `c.peer<T>(rank, offset)`, a pointer into a "
-        "rank's part, and `c.barrier()`, which returns once every rank has called it. What a rank writes to `c.mine<T>()`, at most `c.room()` "
-        "bytes, is at `c.theirs<T>(rank)` for all of them from the next barrier to the one after."
+        "rank's part, and `c.barrier()`, which returns once every rank has called it. What a rank writes to `c.mine<T>()`, at most "
+        "`c.room()` bytes, is at `c.theirs<T>(rank)` for all of them from the next barrier to the one after."
     )
     return (
         f"{task.ranks} processes (ranks) call this function together, on {task.ranks} {units}. Each gets arguments of its own, in the "
         "shapes above, and writes its own outputs; the outputs of every rank must be right, and a call takes as long as the slowest rank. "
         "`comm`, the last argument, joins them. In Python: `comm.rank`, `comm.world_size`, `comm.group` (a process group of "
         f"torch.distributed: {group}) and `comm.peers`, by rank a uint8 tensor over its part of a workspace that all ranks reach, of "
-        f"{task.workspace[device] >> 10:,} KiB each. It holds zeros at first and keeps what is written between calls. {native} A rank may be "
-        "ahead of another: what a peer may still read must not be overwritten."
+        f"{task.workspace[device] >> 10:,} KiB each. It holds zeros at first and keeps what is written between calls. {native} A rank "
+        "may be ahead of another: what a peer may still read must not be overwritten."
     )
 
 
