@@ -133,7 +133,7 @@ def test_layers_that_are_missing_are_refused_on_the_hosts_too(cluster, monkeypat
     monkeypatch.setenv("FASTKERNELS_STRICT", "1")
     with Fleet(device="cpu", effort="quick") as strict:
         assert strict.strict
-        assert strict._fleet._strict
+        assert strict._fleet._kind.strict
 
 
 @pytest.mark.parametrize("option", [{"judges": 0}, {"judges": "many"}, {"cores": 0}, {"effort": "lots"}])
