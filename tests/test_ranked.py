@@ -211,6 +211,25 @@ def test_one_rank_that_stops_working_under_the_clock_is_found(evaluator):
     assert evaluation.outcome in (Outcome.TAMPERED, Outcome.SILENT_ERROR), evaluation.reason
 
 
+def test_ranks_have_their_own_memory_and_the_workspace_and_no_more(evaluator):
+    """Through the lead pass the descriptors of all parts: no rank may look into it."""
+    inside = """
+    lead = os.getppid()
+    for path in (f"/proc/{lead}/fd", f"/proc/{lead}/mem", f"/proc/{lead}/maps"):
+        try:
+            opened = os.open(path, os.O_RDONLY)
+        except OSError:
+            continue
+        raise AssertionError(path)
+    held = [os.readlink(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{fd}")]
+    assert len([name for name in held if "memfd:arena" in name]) == 3, held  # its own part, and the workspace's two
+    mapped = [line.split() for line in open("/proc/self/maps") if "memfd:arena" in line]
+    assert len({fields[4] for fields in mapped}) == 3, mapped
+"""
+    evaluation = judged(evaluator, python(inside=inside.strip()))
+    assert evaluation.outcome is Outcome.UNMEASURED, evaluation.reason
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="as an ordinary user this host may lack the network namespace")
 def test_ranks_reach_each_other_and_nobody_else(evaluator):
     """A service of this host, on its loopback and under an abstract name, is not there; files stay out of reach as ever."""

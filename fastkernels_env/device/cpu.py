@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import functools
 import mmap
 import os
@@ -10,7 +11,8 @@ import select
 import socket
 import struct
 import time
-from collections.abc import Callable, Iterator
+import weakref
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -18,6 +20,9 @@ import torch
 from ..types import DeviceInfo, Peaks
 from .base import Arena, Clock, ClockLost, ClockTimeout, Device, fixed_file
 
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.mmap.restype = ctypes.c_void_p
+_MAP_FIXED = 0x10
 _STOP = 0xFFFF
 _POLL_MS = 200
 _WORD = struct.Struct("=Q")
@@ -27,22 +32,46 @@ _SHARED_CACHE_PER_CORE = 16 << 20
 
 
 class CpuArena(Arena):
-    """A memfd mapped shared; the parts of ranks lie one after the other."""
+    """A memfd mapped shared; one for each rank, so that a rank is handed no other's, and in the judge one after the other."""
 
     def __init__(self, nbytes: int, ranks: int = 1) -> None:
         self.size = max(-(-nbytes // mmap.PAGESIZE), 1) * mmap.PAGESIZE
-        descriptor = fixed_file("arena", self.size * ranks)
-        self.descriptors = (descriptor,) * ranks
-        self._mapping = mmap.mmap(descriptor, self.size * ranks)
-        flat = torch.frombuffer(self._mapping, dtype=torch.uint8)
-        self.view = flat if ranks == 1 else flat.view(ranks, self.size)
+        self.descriptors = tuple(fixed_file("arena", self.size) for _ in range(ranks))
+        if ranks == 1:
+            self.view = torch.frombuffer(mmap.mmap(self.descriptors[0], self.size), dtype=torch.uint8)
+        else:
+            self.view = torch.frombuffer(map_in_a_row(self.descriptors, self.size), dtype=torch.uint8).view(ranks, self.size)
 
     def close(self) -> None:
         """Drop the descriptor; the mapping goes with the last tensor that refers to it."""
+        for descriptor in self.descriptors:
+            os.close(descriptor)
         if self.descriptors:
-            os.close(self.descriptors[0])
             self.descriptors = ()
-            del self.view, self._mapping
+            del self.view
+
+
+def map_in_a_row(descriptors: Sequence[int], size: int) -> ctypes.Array[ctypes.c_char]:
+    """Map files of one size one after the other; the mapping goes with the last reference to it.
+
+    Raises:
+        OSError: The kernel refuses.
+    """
+    total = size * len(descriptors)
+    start = _map(None, total, 0, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, -1)
+    buffer = (ctypes.c_char * total).from_address(start)
+    weakref.finalize(buffer, _libc.munmap, ctypes.c_void_p(start), ctypes.c_size_t(total))
+    for place, descriptor in enumerate(descriptors):
+        _map(start + place * size, size, mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_SHARED | _MAP_FIXED, descriptor)
+    return buffer
+
+
+def _map(address: int | None, size: int, access: int, flags: int, descriptor: int) -> int:
+    mapped = _libc.mmap(ctypes.c_void_p(address), ctypes.c_size_t(size), access, flags, descriptor, ctypes.c_long(0))
+    if mapped == ctypes.c_void_p(-1).value:
+        number = ctypes.get_errno()
+        raise OSError(number, f"mmap: {os.strerror(number)}")
+    return int(mapped)
 
 
 class CpuClock(Clock):

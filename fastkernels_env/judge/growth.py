@@ -144,7 +144,7 @@ class Sweep:
     def _compiled_files(self) -> Counter[str]:
         """Device binaries and shared libraries in the worker's scratch folder, by name: Triton names them after the kernel."""
         assert self._rig.session
-        seen_by_worker = Path(f"/proc/{self._rig.session.pid}/root") / self._rig.session.scratch.relative_to("/")
+        seen_by_worker = Path(f"/proc/{self._rig.session.members[0]}/root") / self._rig.session.scratch.relative_to("/")
         for folder in (seen_by_worker, self._rig.session.scratch):
             if not os.access(folder, os.R_OK | os.X_OK):
                 continue  # it would look empty

@@ -16,6 +16,7 @@ from pathlib import Path
 import msgspec
 
 from ..protocol import Channel, Closed, Load, Raised, Request, Spawn
+from ..sandbox import linux
 from .crew import collect, deal, muster
 from .session import Session
 
@@ -44,7 +45,11 @@ def run_child(request: Spawn, fds: list[int], cores: Collection[int]) -> None:
         if not crew:
             channel.close()
             channel = own
+        for number, end in enumerate(ends):
+            if number != rank:
+                os.close(end)
     if crew:
+        linux.set_dumpable(False)  # descriptors of every rank's memory pass through it
         _lead(channel, crew, request.scratch)
     else:
         _serve(channel, Session(request.device, ends[rank] if ends else -1, page, rank), request.scratch)

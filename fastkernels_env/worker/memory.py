@@ -13,12 +13,9 @@ from ..protocol import TensorRef
 
 
 class Arena:
-    """A mapped arena. `view` is uint8 ``[size]`` on the worker's device.
+    """A mapped arena. `view` is uint8 ``[size]`` on the worker's device."""
 
-    On a CPU host the parts of all ranks are one file; `offset` says where in it this one begins.
-    """
-
-    def __init__(self, device: str, descriptor: int, size: int, offset: int = 0) -> None:
+    def __init__(self, device: str, descriptor: int, size: int) -> None:
         self._mapping: Any
         if device == "cuda":
             from .._cuda import import_descriptor
@@ -26,7 +23,7 @@ class Arena:
             self._mapping = import_descriptor(descriptor, size, torch.cuda.current_device())
             self.view = self._mapping.view
         else:
-            self._mapping = mmap.mmap(descriptor, size, offset=offset)
+            self._mapping = mmap.mmap(descriptor, size)
             self.view = torch.frombuffer(self._mapping, dtype=torch.uint8)
         os.close(descriptor)
 

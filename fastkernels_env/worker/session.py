@@ -88,7 +88,7 @@ class Session:
                     torch.cuda.init()  # type: ignore[no-untyped-call]
                 self.entry, self.roles = load(request), tuple(role for role in request.roles if role != "comm")
             case Attach():
-                self.arenas[request.arena] = self._map(fds[0], request.size, self.rank)
+                self.arenas[request.arena] = Arena(self.device, fds[0], request.size)
             case Detach():
                 self._detach()
             case Bind():
@@ -118,10 +118,7 @@ class Session:
             torch.cuda.set_device(self.rank)
         from .comm import Comm
 
-        self.comm = Comm(self.device, self.rank, [self._map(fd, size, rank) for rank, fd in enumerate(fds)])
-
-    def _map(self, fd: int, size: int, rank: int) -> Arena:
-        return Arena(self.device, fd, size, rank * size) if rank and self.device == "cpu" else Arena(self.device, fd, size)
+        self.comm = Comm(self.device, self.rank, [Arena(self.device, fd, size) for fd in fds])
 
     def describe(self, error: BaseException) -> str:
         """A traceback without this module's own frames, cut to what a reader needs."""
