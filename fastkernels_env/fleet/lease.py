@@ -32,14 +32,15 @@ class Leases:
         self._kind = kind
         self._actor: Actor | None = None
         self._node, self._ranks, self._since = "", 0, 0.0
+        self._largest = _largest(kind.unit)
 
     def wide(self, job: Job) -> bool:
         """Whether an order takes more than an ordinary actor has."""
         return job.ranks > self._kind.width
 
     def possible(self, job: Job) -> bool:
-        """Whether some host of the cluster is large enough."""
-        return any(_units(node, self._kind.unit) >= job.ranks for node in _nodes())
+        """Whether some host of the cluster is large enough, as it was when `tend` was last called."""
+        return job.ranks <= self._largest
 
     @property
     def pending(self) -> bool:
@@ -53,6 +54,7 @@ class Leases:
             jobs: What waits, the oldest first.
             actors: The pool's; the lease's comes and goes here.
         """
+        self._largest = _largest(self._kind.unit)
         wide = [job for job in jobs if self.wide(job) and self.possible(job)]
         if not self._node:
             if wide:
@@ -87,7 +89,6 @@ class Leases:
         lasted = time.monotonic() - self._since
         if actor.facts is None:
             return lasted > _START_SECONDS and actor.idle  # its host is gone, or cannot
-        self._since = self._since if actor.incarnation else time.monotonic()
         alone = others and all(other.leased for other in actors)
         actor.leaving = actor.leaving or (alone and lasted > _TURN_SECONDS) or any(job.ranks > actor.width for job in wide)
         return actor.idle and (actor.leaving or not wide)
@@ -106,6 +107,10 @@ def _kill(actor: Actor, actors: list[Actor]) -> None:
 
 def _nodes() -> list[dict[str, object]]:
     return [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+
+
+def _largest(unit: str) -> int:
+    return max((_units(node, unit) for node in _nodes()), default=0)
 
 
 def _units(node: dict[str, object], unit: str) -> int:
