@@ -47,6 +47,7 @@ class Pooled:
         self._quarantine = quarantine
         self._faults: list[str] = []
         self._deaths = self._moves = 0
+        self._probed = False
         self._inner: Future[Evaluation] | None = None
         self.future: Future[Evaluation] = Future()
         self.future.add_done_callback(self._take_back)
@@ -105,6 +106,10 @@ class Pooled:
             self._complete(self._record(Outcome.FAULT, why))
 
     def _blame(self, probe: Future[Evaluation]) -> None:
+        if not self._probed and isinstance(_error_of(probe), JudgeLost | HostLost):
+            self._probed = True  # by chance, maybe
+            self._hand_in_again(msgspec.structs.replace(self._entry, text=self._healthy or ""), self._blame)
+            return
         right = False
         with contextlib.suppress(Exception, CancelledError):  # then nobody knows whether the device is in order
             right = probe.result().outcome in _RIGHT
@@ -127,3 +132,7 @@ class Pooled:
     def _fail(self, error: BaseException) -> None:
         if not self.future.cancelled() and self.future.set_running_or_notify_cancel():
             self.future.set_exception(error)
+
+
+def _error_of(future: Future[Evaluation]) -> BaseException | None:
+    return None if future.cancelled() else future.exception()

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from fastkernels_env import Evaluator, read_log
+from fastkernels_env.evaluator import canary_source
 from fastkernels_env.log import LogError
 from fastkernels_env.pool.base import JudgeBroken
 from fastkernels_env.pool.pool import count_judges
@@ -293,6 +294,20 @@ def test_a_reply_over_which_judges_die_alone_too_crashed_if_the_device_is_health
     assert killed == [[]], "a reply that is known for it is judged alone at once"
     assert again.outcome is Outcome.CRASHED
     assert again.faults == []
+
+
+@pytest.mark.parametrize(("kills", "outcome"), [(1, Outcome.CRASHED), (2, Outcome.FAULT)])
+def test_a_baseline_whose_judge_died_once_is_judged_again(evaluator, kills, outcome):
+    """It decides whether the reply is to blame: one death of it may be chance, after two nobody knows whether the device is in order."""
+    text = ENDLESS.replace("60", f"{kills}63")
+    baselines: list[list[object]] = []
+    mark = canary_source(load_task("rms_norm"), "cpu").encode()[-60:]
+    killer = threading.Thread(target=kill_over, args=(evaluator, mark, kills, baselines), daemon=True)
+    killer.start()
+    evaluation, _, killed = judge_beside(evaluator, text, f"{kills}63".encode(), 3)
+    killer.join(10)
+    assert (len(killed), len(baselines)) == (3, kills)
+    assert evaluation.outcome is outcome, evaluation.reason
 
 
 def test_an_interrupt_that_came_too_late_costs_the_next_reply_nothing(evaluator):
