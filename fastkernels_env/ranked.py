@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import msgspec
 import torch
 
+from .rearrange import Rows
 from .signature import Arg, Comm, Role
 from .task import Task, TaskError
 
 if TYPE_CHECKING:
     from .task import Value
 
-__all__ = ["Comm", "RankedTask", "at_rank", "join", "tensor"]
+__all__ = ["Comm", "RankedTask", "at_rank", "join", "stacked", "tensor"]
 
 
 class RankedTask(Task):
@@ -63,6 +64,19 @@ def at_rank(name: str, rank: int) -> str:
 def join(ranks: Sequence[Mapping[str, Value]]) -> dict[str, Any]:
     """One mapping over the arguments (or outputs) of all ranks."""
     return {at_rank(name, rank): value for rank, values in enumerate(ranks) for name, value in values.items()}
+
+
+def stacked(parts: Sequence[Rows], rows: int) -> Rows:
+    """Where the rows of an argument come from that holds those of all ranks, one rank below the other.
+
+    Args:
+        parts: By rank, where its own come from, with a factor for each.
+        rows: How many a rank has.
+    """
+    places = [
+        (part.source // rows * len(parts) + rank) * rows + part.source % rows for rank, part in enumerate(parts)
+    ]
+    return Rows(torch.cat(places, 1), torch.cat([part.factor for part in parts if part.factor is not None], 1))
 
 
 def tensor(args: Mapping[str, Value], name: str) -> torch.Tensor:

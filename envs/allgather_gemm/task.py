@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
-from ...ranked import Comm, RankedTask, at_rank, join, tensor
+from ...ranked import Comm, RankedTask, at_rank, join, stacked, tensor
 from ...rearrange import Rearrangement, Rows
 from ...task import Baseline, Cost, Input, Output, Weight, Workload
 
@@ -65,11 +65,7 @@ class AllgatherGemm(RankedTask):
         """Rows dealt out anew, those of each rank by themselves, times signs and powers of two: a row of every output is one of them."""
         tokens, ranks = workload.sizes["T"], range(self.ranks)
         dealt = [Rows(entries.rows(tokens), entries.signs(tokens) * entries.powers(tokens)) for _ in ranks]
-        places = []
-        for rank, rows in enumerate(dealt):
-            index = rows.source // tokens, rows.source % tokens
-            places.append((index[0] * self.ranks + rank) * tokens + index[1])
-        both = Rows(torch.cat(places, 1), torch.cat([rows.factor for rows in dealt if rows.factor is not None], 1))
+        both = stacked(dealt, tokens)
         return Rearrangement({at_rank("input", rank): dealt[rank] for rank in ranks}, {at_rank("out", rank): both for rank in ranks})
 
     def oracle(self, args: Mapping[str, Value]) -> dict[str, torch.Tensor]:

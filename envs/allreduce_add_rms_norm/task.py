@@ -31,7 +31,7 @@ class AllreduceAddRmsNorm(RankedTask):
         "epsilon are the same on every rank, and so are the outputs. The norm is taken of the unrounded sum; accumulate in float32 "
         "or better and round once, at the end. All tensors are contiguous."
     )
-    mirrors = "flashinfer.comm.allreduce_fusion (residual and RMSNorm), vllm's fused all-reduce"
+    mirrors = "flashinfer.comm.allreduce_fusion, vllm.distributed.tensor_model_parallel_all_reduce"
     level = "L2"
     category = "llm"
     architectures = ("llama", "qwen3", "gpt_oss")

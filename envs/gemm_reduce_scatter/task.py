@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
-from ...ranked import Comm, RankedTask, at_rank, join, tensor
+from ...ranked import Comm, RankedTask, at_rank, join, stacked, tensor
 from ...rearrange import Rearrangement, Rows
 from ...task import Baseline, Cost, Input, Output, Weight, Workload
 
@@ -69,11 +69,7 @@ class GemmReduceScatter(RankedTask):
         """Rows dealt out anew among those of one rank's output, times signs and powers of two, the same in every rank's input."""
         tokens, ranks = workload.sizes["T"], range(self.ranks)
         dealt = [Rows(entries.rows(tokens), entries.signs(tokens) * entries.powers(tokens)) for _ in ranks]
-        places = []
-        for rank, rows in enumerate(dealt):
-            index = rows.source // tokens, rows.source % tokens
-            places.append((index[0] * self.ranks + rank) * tokens + index[1])
-        whole = Rows(torch.cat(places, 1), torch.cat([rows.factor for rows in dealt if rows.factor is not None], 1))
+        whole = stacked(dealt, tokens)
         return Rearrangement({at_rank("input", rank): whole for rank in ranks}, {at_rank("out", rank): dealt[rank] for rank in ranks})
 
     def oracle(self, args: Mapping[str, Value]) -> dict[str, torch.Tensor]:

@@ -124,6 +124,8 @@ class Gate:
             return "native code is an opaque operator: there is no Python to trace"
         if name == "second_device" and self._scope.kind == "cuda" and torch.cuda.device_count() < 2:
             return "only one device is visible"
+        if name in ("second_device", "concurrent_streams") and self._scope.task.ranks > 1:
+            return "ranks meet in the order of their calls, each on its own device"
         if name == "recompiles" and len(self._rig.drill.sizes) <= LEAST_SIZES:
             return f"the task has {len(self._rig.drill.sizes)} unseen batch sizes only"
         return ""
