@@ -25,6 +25,10 @@ SHAPES = {
     "linear_decode": ("bfloat16", {"M": 3, "N": 12, "K": 20}, {}),
     "moe_gemm": ("float32", {"T": 6, "k": 2, "E": 4, "N": 12, "K": 16, "block": 16, "down": 0}, {"mul_routed_weight": 1}),
     "fused_experts": ("float32", {"T": 5, "H": 16, "E": 4, "k": 2, "I": 8}, {}),
+    "allreduce_add_rms_norm": ("float32", {"T": 7, "H": 40}, {}),
+    "allgather_gemm": ("float32", {"T": 6, "N": 12, "K": 20}, {}),
+    "gemm_reduce_scatter": ("bfloat16", {"T": 6, "N": 12, "K": 20}, {}),
+    "moe_dispatch": ("float32", {"T": 6, "H": 12, "E": 256, "K": 2}, {}),
 }
 CALLS, WEIGHTS = 4, 2
 
