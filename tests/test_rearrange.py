@@ -28,7 +28,7 @@ SHAPES = {
     "allreduce_add_rms_norm": ("float32", {"T": 7, "H": 40}, {}),
     "allgather_gemm": ("float32", {"T": 6, "N": 12, "K": 20}, {}),
     "gemm_reduce_scatter": ("bfloat16", {"T": 6, "N": 12, "K": 20}, {}),
-    "moe_dispatch": ("float32", {"T": 6, "H": 12, "E": 256, "K": 2}, {}),
+    "moe_dispatch": ("float32", {"T": 6, "H": 12, "E": 8, "K": 2}, {}),
 }
 CALLS, WEIGHTS = 4, 2
 
@@ -90,7 +90,8 @@ def test_every_slot_gets_other_values_and_keeps_what_does_not_matter(name):
     generator = torch.Generator().manual_seed(1)
     values = [sets.arrange(generator) for _ in range(6)]
     for arg in sets.task.signature:
-        if arg.role in (Role.INPUT, Role.INOUT):
+        routing = arg.dtype.startswith("int")  # goes with its set, as metadata does
+        if arg.role in (Role.INPUT, Role.INOUT) and not routing:
             seen = [[sets.values(a, arg.name, slice(slot, slot + 1)).double() for a in values] for slot in range(2 * CALLS)]
             changed = [torch.stack([other != first for other in others]).any(0) for first, *others in seen]
             used = torch.stack(changed).double().mean()
