@@ -93,10 +93,11 @@ N1 = Numerics(
 
 
 class Cost(msgspec.Struct, frozen=True):
-    """Compulsory work of one call: bytes moved (inputs once, outputs once) and floating-point operations."""
+    """Compulsory work of one call: bytes moved (inputs once, outputs once) and floating-point operations; bytes that leave a rank."""
 
     bytes: int
     flops: int
+    link: int = 0
 
 
 class Workload(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -173,10 +173,11 @@ class DeviceInfo(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Peaks(msgspec.Struct, frozen=True, kw_only=True):
-    """Measured rates of a host: bytes per second, FLOP per second by dtype."""
+    """Rates of a host: bytes per second, FLOP per second by dtype, bytes per second from one device to others (0 if it is not known)."""
 
     copy_bytes_per_s: float
     flops_per_s: dict[str, float] = {}
+    link_bytes_per_s: float = 0.0
 
 
 class Submission(msgspec.Struct, frozen=True, kw_only=True):

@@ -179,6 +179,7 @@ def test_cost_is_positive_and_at_least_the_outputs(task):
     )
     assert cost.bytes >= written / task.ranks
     assert cost.flops > 0
+    assert (cost.link > 0) == (task.ranks > 1)
     assert isinstance(cost.bytes, int)
     assert isinstance(cost.flops, int)
 

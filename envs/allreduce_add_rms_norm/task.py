@@ -87,7 +87,8 @@ class AllreduceAddRmsNorm(RankedTask):
 
     def cost(self, workload: Workload, args: Mapping[str, Value]) -> Cost:
         elements, size = workload.sizes["T"] * workload.sizes["H"], getattr(torch, workload.dtype).itemsize
-        return Cost(bytes=4 * elements * size + workload.sizes["H"] * size, flops=(5 + self.ranks) * elements)
+        link = 2 * (self.ranks - 1) * elements * size // self.ranks  # of a reduce-scatter and an all-gather
+        return Cost(bytes=4 * elements * size + workload.sizes["H"] * size, flops=(5 + self.ranks) * elements, link=link)
 
 
 TASK = AllreduceAddRmsNorm()

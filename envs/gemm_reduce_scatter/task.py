@@ -81,7 +81,8 @@ class GemmReduceScatter(RankedTask):
     def cost(self, workload: Workload, args: Mapping[str, Value]) -> Cost:
         tokens, width, depth = (workload.sizes[size] for size in ("T", "N", "K"))
         elements = self.ranks * tokens * depth + width * depth + tokens * width
-        return Cost(bytes=elements * getattr(torch, workload.dtype).itemsize, flops=2 * self.ranks * tokens * width * depth)
+        size, link = getattr(torch, workload.dtype).itemsize, (self.ranks - 1) * tokens * width
+        return Cost(bytes=elements * size, flops=2 * self.ranks * tokens * width * depth, link=link * size)
 
 
 TASK = GemmReduceScatter()

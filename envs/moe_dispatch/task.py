@@ -141,11 +141,18 @@ class MoeDispatch(RankedTask):
         return changes
 
     def cost(self, workload: Workload, args: Mapping[str, Value]) -> Cost:
-        """Tokens and ids read once, all of the outputs written once, padding too. Nothing is computed."""
+        """Tokens and ids read once, all of the outputs written once, padding too; a token leaves its rank once for each other that needs
+        it. Nothing is computed.
+        """
         tokens, width, top_k, experts = (workload.sizes[name] for name in ("T", "H", "K", "E"))
         capacity = self.ranks * tokens * top_k
         integers = tokens * top_k + capacity + experts // self.ranks + 1
-        return Cost(bytes=(tokens + capacity) * width * getattr(torch, workload.dtype).itemsize + 4 * integers, flops=1)
+        size, sent = getattr(torch, workload.dtype).itemsize, 0
+        for rank, own in enumerate(self.split(args)):
+            owners = tensor(own, "topk_ids") // max(experts // self.ranks, 1)
+            others = sum(int((owners == other).any(1).sum()) for other in range(self.ranks) if other != rank)
+            sent = max(sent, others)
+        return Cost(bytes=(tokens + capacity) * width * size + 4 * integers, flops=1, link=sent * width * size)
 
 
 def _received(ids: torch.Tensor, experts: int) -> list[tuple[torch.Tensor, torch.Tensor]]:

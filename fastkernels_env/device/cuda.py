@@ -23,11 +23,12 @@ _STEADY = 0.03
 """Largest relative change of a clock within one measurement."""
 _CANARY_PRODUCTS = 20
 
+_HOPPER_FLOPS = {"bfloat16": 990e12, "float16": 990e12, "float32": 67e12, "float8": 1980e12}
 _PUBLISHED = {
-    "H200": Peaks(copy_bytes_per_s=4.8e12, flops_per_s={"bfloat16": 990e12, "float16": 990e12, "float32": 67e12, "float8": 1980e12}),
-    "H100": Peaks(copy_bytes_per_s=3.35e12, flops_per_s={"bfloat16": 990e12, "float16": 990e12, "float32": 67e12, "float8": 1980e12}),
+    "H200": Peaks(copy_bytes_per_s=4.8e12, flops_per_s=_HOPPER_FLOPS, link_bytes_per_s=450e9),
+    "H100": Peaks(copy_bytes_per_s=3.35e12, flops_per_s=_HOPPER_FLOPS, link_bytes_per_s=450e9),
 }
-"""Vendor datasheets (SXM parts, dense)."""
+"""Vendor datasheets (SXM parts, dense; NVLink in one direction)."""
 
 
 class CudaArena(Arena):

@@ -224,6 +224,7 @@ def _summarise(judge: Judge, workload: Workload, cost: Cost, seen: _Seen, no_gra
 
 
 def least_us(cost: Cost, dtype: str, peaks: Peaks) -> float:
-    """Microseconds that the compulsory bytes and FLOPs of a call need at these rates (the roofline)."""
+    """Microseconds that the compulsory bytes and FLOPs of a call need at these rates, and what leaves a rank (the roofline)."""
     flops = peaks.flops_per_s.get(dtype) or max(peaks.flops_per_s.values(), default=float("inf"))
-    return max(cost.bytes / peaks.copy_bytes_per_s, cost.flops / flops) * 1e6
+    link = cost.link / peaks.link_bytes_per_s if peaks.link_bytes_per_s else 0.0
+    return max(cost.bytes / peaks.copy_bytes_per_s, cost.flops / flops, link) * 1e6
