@@ -30,6 +30,7 @@ from fastkernels_env.protocol import (
     Done,
     Ended,
     Failed,
+    Join,
     Kill,
     Load,
     ProtocolError,
@@ -53,7 +54,7 @@ from fastkernels_env.protocol import (
 LIMIT = 1 << 16
 # Frames that a plain type does not describe are left out here on purpose: every other field comes from its own annotation.
 FRAMES = {
-    Request: (Load, Attach, Detach, Bind, Setup, Run, Capture, Arm, Clock, Trace, Watch, Changes, Register, Step),
+    Request: (Join, Load, Attach, Detach, Bind, Setup, Run, Capture, Arm, Clock, Trace, Watch, Changes, Register, Step),
     Reply: (Done, Raised, Failed),
     ServerRequest: (Spawn, Kill),
     ServerReply: (Spawned, Refused, Ended),

@@ -232,7 +232,8 @@ def _suite(folder: Path | None) -> Suite:
 def _chosen(suite: Suite, kind: str, pattern: str, seeds: bool) -> list[Fixture]:
     from .suite import seed_fixtures
 
-    known = suite.on(kind) + (seed_fixtures(kind) if seeds else [])
+    fitting = default_tasks(kind) if seeds else []
+    known = suite.on(kind) + [fixture for fixture in (seed_fixtures(kind) if seeds else []) if fixture.task in fitting]
     chosen = [f for f in known if any(fnmatch.fnmatch(word, pattern) for word in (f.name, f.category, f.task))]
     if not chosen:
         raise Problem(f"no fixture for device {kind!r} fits the pattern {pattern!r}; the command `bench threats` lists them")

@@ -88,8 +88,8 @@ class WorkerSession:
     def join(self, workspace: Arena, seconds: float = 60.0) -> None:
         """Let all ranks form a group, with memory that each reaches; the worker's end closes it. Nothing of a submission has run yet."""
         self._workspace = workspace
-        self.members = tree.descendants(self.pid)
         self._request(Join(workspace.size), seconds, workspace.descriptors)
+        self.members = tree.descendants(self.pid)
 
     def attach(self, arena: Arena, seconds: float = 30.0) -> int:
         """Map an arena into the worker; returns the number that references use."""

@@ -82,7 +82,7 @@ def test_an_include_that_is_not_there_is_named(make):
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_the_seeds_of_all_tasks_are_honest_fixtures(device):
     seeds = seed_fixtures(device)
-    assert len({seed.task for seed in seeds}) == 8
+    assert len({seed.task for seed in seeds}) == 12
     assert all(seed.honest for seed in seeds)
     assert {seed.expect for seed in seeds if seed.language == "triton"} == {("unmeasured",) if device == "cpu" else ("accepted",)}
 

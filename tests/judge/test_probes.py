@@ -214,4 +214,4 @@ def test_every_floating_point_argument_of_every_task_is_changed(name):
     floats = [arg for arg in task.signature if arg.role in ("input", "inout", "weight") and "int" not in arg.dtype]
     wanted = {f"one element of {arg.name!r}" for arg in floats}
     assert wanted <= labels
-    assert (len(labels) > len(wanted)) == (name in ("rope", "gqa_decode", "moe_gemm", "fused_experts"))
+    assert (len(labels) > len(wanted)) == (name in ("rope", "gqa_decode", "moe_gemm", "fused_experts", "moe_dispatch"))
