@@ -92,7 +92,7 @@ class Pooled:
                 self._faults.append(ALONE)
             self._hand_in_again(self._entry, self._answered)
         elif self._healthy is not None:
-            self._hand_in_again(msgspec.structs.replace(self._entry, text=self._healthy), self._blame)
+            self._ask_baseline()
         else:
             self._complete(self._record(Outcome.FAULT, DIED))
 
@@ -105,10 +105,14 @@ class Pooled:
         else:
             self._complete(self._record(Outcome.FAULT, why))
 
+    def _ask_baseline(self) -> None:
+        assert self._healthy is not None
+        self._hand_in_again(msgspec.structs.replace(self._entry, text=self._healthy), self._blame)
+
     def _blame(self, probe: Future[Evaluation]) -> None:
         if not self._probed and isinstance(_error_of(probe), JudgeLost | HostLost):
             self._probed = True  # by chance, maybe
-            self._hand_in_again(msgspec.structs.replace(self._entry, text=self._healthy or ""), self._blame)
+            self._ask_baseline()
             return
         right = False
         with contextlib.suppress(Exception, CancelledError):  # then nobody knows whether the device is in order

@@ -95,7 +95,7 @@ def Scalar(name: str, dtype: str, doc: str = "") -> Arg:
 
 
 def Comm(name: str = "comm", doc: str = "") -> Arg:
-    """The last argument of a multi-GPU entry: rank, process group and workspace (see `worker.crew.Comm`)."""
+    """The last argument of a multi-GPU entry: rank, process group and workspace (see `worker.comm.Comm`)."""
     return Arg(name, Role.COMM, (), "comm", None, doc)
 
 

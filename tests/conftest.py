@@ -125,3 +125,22 @@ def tiny(tiny_root, monkeypatch):
 
     monkeypatch.setenv("FASTKERNELS_ENV_PATH", str(tiny_root))
     return load_task("tiny_scale")
+
+
+@pytest.fixture
+def wide_task(tmp_path, task_files):
+    """A task of more ranks than any host here has cores."""
+    text = task_files.texts["task"]
+    for find, replacement in (
+        ("Task, Weight\n", f"Task, Weight\n{' ' * 4}from fastkernels_env.ranked import Comm, RankedTask as Many\n"),
+        ("class TinyScale(Task):", "class TinyScale(Many):"), ('entry = "tiny_scale"', 'entry = "tiny_scale"\n        ranks = 1000'),
+        ('Scalar("factor", "float"),', 'Scalar("factor", "float"), Comm(),'),
+    ):
+        assert text.count(find) == 1, find
+        text = text.replace(find, replacement)
+    folder = task_files(tmp_path / "wide_scale", task=text)
+    from fastkernels_env.registry import _registered, register_task
+
+    register_task(folder)
+    yield "wide_scale"
+    del _registered["wide_scale"]

@@ -144,7 +144,8 @@ def alarms(
     kind = resolve_device(device)
     from .alarms import HEADER, Alarm, run_alarms, seeds_on, table
 
-    known = {file for _, file in seeds_on(kind, tasks or default_tasks(kind))}
+    names = tasks or default_tasks(kind)
+    known = {file for _, file in seeds_on(kind, names)}
     if unknown := [file for file in files or () if file not in known]:
         raise Problem(f"expected a seed's file name, one of {', '.join(sorted(known))}, got {unknown[0]!r}")
     _check_out(out)
@@ -152,7 +153,7 @@ def alarms(
     def say(row: Alarm) -> None:
         tell(f"{row.task} {row.seed_file} {row.number}: {row.outcome}")
 
-    rows = run_alarms(kind, tasks or default_tasks(kind), count, effort, out, say, files or ())
+    rows = run_alarms(kind, names, count, effort, out, say, files or ())
     if as_json:
         from msgspec import to_builtins
 
@@ -232,8 +233,10 @@ def _suite(folder: Path | None) -> Suite:
 def _chosen(suite: Suite, kind: str, pattern: str, seeds: bool) -> list[Fixture]:
     from .suite import seed_fixtures
 
-    fitting = default_tasks(kind) if seeds else []
-    known = suite.on(kind) + [fixture for fixture in (seed_fixtures(kind) if seeds else []) if fixture.task in fitting]
+    known = suite.on(kind)
+    if seeds:
+        fitting = default_tasks(kind)
+        known = known + [fixture for fixture in seed_fixtures(kind) if fixture.task in fitting]
     chosen = [f for f in known if any(fnmatch.fnmatch(word, pattern) for word in (f.name, f.category, f.task))]
     if not chosen:
         raise Problem(f"no fixture for device {kind!r} fits the pattern {pattern!r}; the command `bench threats` lists them")

@@ -29,10 +29,12 @@ _REPLIES: tuple[tuple[Outcome, str], ...] = (
     (Outcome.ACCEPTED, ""), (Outcome.WRONG, _PYTHON.format("pass", "{}")), (Outcome.CRASHED, _PYTHON.format("os._exit(3)", "{}")),
     (Outcome.REJECTED, "I would rather not write a kernel today, nor tomorrow ({})."),
 )
+"""What comes in turn, and what must become of it; the first is the task's seed."""
 _MURDER = _PYTHON.format(f"open('/proc/self/comm', 'w').write('{MURDERER}'); __import__('time').sleep(3)", "{}")
 _MURDERER_EVERY = 25
 """Of so many replies one kills every judge that judges it."""
-"""What comes in turn, and what must become of it; the first is the task's seed."""
+_OF_A_KILLED_WORKER = (Outcome.CRASHED, Outcome.BUILD_FAILED)
+"""What becomes of a reply whose worker, or compiler, is killed."""
 _DISK_BYTES = 1 << 23
 
 
@@ -67,8 +69,9 @@ class Chaos(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def good(self) -> bool:
         """Whether every reply got one verdict, the right one, and one record."""
-        mistaken = sum(self.unexpected.values()) - self.killed.get("worker", 0)
-        return not self.lost and not self.doubled and not self.unlogged and mistaken <= 0
+        excused = sum(number for what, number in self.unexpected.items() if what.rpartition(" ")[2] in _OF_A_KILLED_WORKER)
+        mistaken = sum(self.unexpected.values()) - min(excused, self.killed.get("worker", 0))
+        return not (self.lost or self.doubled or self.unlogged or mistaken)
 
 
 def replies(count: int) -> list[tuple[Outcome, Item]]:

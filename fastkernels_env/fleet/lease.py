@@ -18,7 +18,7 @@ from .handle import Actor, Job, Kind
 _START_SECONDS = 180.0
 """How long an actor of a lease may not answer, before the lease is tried elsewhere."""
 _TURN_SECONDS = 120.0
-"""How long a lease lasts at least while ordinary orders wait that nobody else can take."""
+"""After this a lease takes nothing more while ordinary orders wait that nobody else can take."""
 
 
 class Leases:
@@ -68,7 +68,7 @@ class Leases:
         """Choose the node whose actors have the least to do, and let some of them leave."""
         fitting = [str(node["NodeID"]) for node in _nodes() if _units(node, self._kind.unit) >= ranks]
         busy = {node: sum(len(actor.jobs) for actor in actors if actor.facts and actor.facts.node == node) for node in fitting}
-        self._node, self._ranks, self._since = min(fitting, key=lambda node: busy[node]), ranks, time.monotonic()
+        self._node, self._ranks = min(fitting, key=lambda node: busy[node]), ranks
         there = sorted((actor for actor in actors if actor.facts and actor.facts.node == self._node), key=lambda actor: len(actor.jobs))
         for actor in there[: -(-ranks // self._kind.width)]:
             actor.leaving = True

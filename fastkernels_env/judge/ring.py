@@ -7,7 +7,6 @@ stride (see `geometry`), so that refilling, poisoning and snapshotting are one s
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 
@@ -18,9 +17,6 @@ from .cases import Case
 from .layout import part_of
 from .sets import Arrangement, InputSets
 from .verify import poison_
-
-if TYPE_CHECKING:
-    pass
 
 
 class Ring:

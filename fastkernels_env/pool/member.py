@@ -88,6 +88,7 @@ class Judging:
 
         try:
             self._judging = True
+            self._import_all()
             if order.folder:
                 register_task(order.folder)
             evaluation = self._evaluator.evaluate(**order.arguments())
@@ -101,6 +102,12 @@ class Judging:
             return Report(b"", f"{type(error).__name__}: {error}")
         finally:
             self._judging = False
+
+
+    def _import_all(self) -> None:
+        """Import what judging takes, before an interrupt can come: PyTorch that was imported in part cannot be imported again."""
+        with _undisturbed():
+            from ..judge import trial  # noqa: F401
 
 
 @contextlib.contextmanager

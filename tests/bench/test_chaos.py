@@ -32,3 +32,4 @@ def test_a_worker_that_was_killed_excuses_one_verdict():
     mistaken = msgspec.structs.replace(GOOD, unexpected={"accepted became crashed": 1}, killed={"worker": 1})
     assert mistaken.good
     assert not msgspec.structs.replace(mistaken, unexpected={"accepted became crashed": 2}).good
+    assert not msgspec.structs.replace(mistaken, unexpected={"crashed became fault": 1}).good, "no killed worker does that"

@@ -129,6 +129,12 @@ def test_a_task_of_several_ranks_gets_a_lease_and_gives_it_back(cluster, tmp_pat
         assert not any(actor.leased for actor in narrow._fleet._actors)
 
 
+def test_a_cluster_whose_hosts_are_too_small_says_so(fleet, wide_task):
+    evaluation = fleet.evaluate(wide_task, "```python\ndef tiny_scale(out, input, weight, factor, comm):\n    pass\n```")
+    assert evaluation.outcome is Outcome.FAULT
+    assert "this task takes 1000 cores, this host has 2" in evaluation.reason
+
+
 def test_layers_that_are_missing_are_refused_on_the_hosts_too(cluster, monkeypatch):
     monkeypatch.setenv("FASTKERNELS_STRICT", "1")
     with Fleet(device="cpu", effort="quick") as strict:
