@@ -21,7 +21,7 @@ from . import _compile
 from .cache import cache_root
 from .forkserver import settings
 from .sandbox.layers import Report
-from .types import Submission
+from .types import Language, Submission
 from .versions import versions
 
 MOST = 512
@@ -69,18 +69,23 @@ class KeptBuilds:
 
     def keep(self, key: str, artifact: Path, output: Path) -> None:
         """Keep a build, whole or not at all; a folder that cannot be written keeps none."""
-        if not self.trusted:
-            return
+        if self.trusted:
+            with contextlib.suppress(OSError):
+                self.adopt(key, artifact.read_bytes(), output.read_bytes())
+
+    def adopt(self, key: str, artifact: bytes, output: bytes) -> bool:
+        """Keep a build, whole or not at all, wherever it was made; whether it is there. Who does not trust the folder does not use it."""
         with contextlib.suppress(OSError):
             self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             made = Path(tempfile.mkdtemp(dir=self._folder, prefix="."))
             try:
-                shutil.copyfile(artifact, made / "artifact")
-                shutil.copyfile(output, made / "output")
+                (made / "artifact").write_bytes(artifact)
+                (made / "output").write_bytes(output)
                 made.rename(self._folder / key)
             except OSError:
                 shutil.rmtree(made, ignore_errors=True)
             self._prune()
+        return (self._folder / key).is_dir()
 
     def _prune(self) -> None:
         kept = [path for path in self._folder.iterdir() if not path.name.startswith(".")]
@@ -90,9 +95,10 @@ class KeptBuilds:
 
 
 def key_of(submission: Submission, link: bool) -> str:
-    """What a build depends on: source, entry and language, flags and headers, versions, compilers, processor."""
+    """What a build depends on: source, entry and language, flags and headers, versions, compilers; the processor, if it is C++."""
     parts = [submission.code, submission.entry, str(submission.language), link, _compile.CPP_FLAGS, _compile.CUDA_FLAGS, _compile.CUDA_ARCH]
-    return hashlib.sha256(json.dumps([*parts, _surroundings()]).encode("utf-8", "surrogatepass")).hexdigest()[:32]
+    processor = _processor() if submission.language is Language.CPP else ""  # nvcc is not given the flags of C++
+    return hashlib.sha256(json.dumps([*parts, *_surroundings(), processor]).encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
 @functools.cache
@@ -100,7 +106,7 @@ def _surroundings() -> list[object]:
     headers = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(_compile.INCLUDE.rglob("*")) if path.is_file())).hexdigest()
     home = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH") or "/usr/local/cuda"
     tools = [_identity(shutil.which(os.environ.get("CXX", "c++"))), _identity(shutil.which("nvcc") or f"{home}/bin/nvcc")]
-    return [sorted(versions().items()), headers, _compile.PRELUDE, tools, _processor()]
+    return [sorted(versions().items()), headers, _compile.PRELUDE, tools]
 
 
 def _identity(tool: str | None) -> list[object]:
@@ -111,6 +117,7 @@ def _identity(tool: str | None) -> list[object]:
     return [os.path.realpath(tool), status.st_size, status.st_mtime_ns]
 
 
+@functools.cache
 def _processor() -> str:
     """What ``-march=native`` goes by."""
     with contextlib.suppress(OSError, StopIteration), open("/proc/cpuinfo") as file:

@@ -8,7 +8,6 @@ A task is one folder. Its ``task.py`` defines a `Task` subclass and an instance 
 from __future__ import annotations
 
 import abc
-import math
 import random
 import tomllib
 from collections.abc import Mapping
@@ -17,8 +16,10 @@ from typing import TYPE_CHECKING, ClassVar
 
 import msgspec
 
+from ._hidden import draw_hidden, place_variants
 from .signature import Arg, InOut, Input, Metadata, Output, Role, Scalar, TaskError, Weight, dtype_of, evaluate_size, shape_of, strides_of
-from .types import Language, Regime
+from .statements import N1, SEED_LANGUAGE, Baseline, Cost, Gate, Mutant, Numerics, Workload, read_workloads
+from .types import Regime
 
 if TYPE_CHECKING:
     import torch
@@ -55,107 +56,7 @@ __all__ = [
 ]
 
 
-class Gate(msgspec.Struct, frozen=True):
-    """Per-element tolerance: ``|actual - expected| <= atol + rtol * |expected|``."""
-
-    atol: float
-    rtol: float
-
-
-class Numerics(msgspec.Struct, frozen=True, kw_only=True):
-    """How close outputs must be to the oracle.
-
-    Attributes:
-        gates: Verification tolerance by output dtype. At least 99 % of elements must be inside, none past 10 gates.
-        smoke: The loose tolerance that common benchmarks use, by output dtype.
-        outputs: Gates of single outputs that differ from their dtype's.
-        rms_floor: Smallest relative RMS limit by output dtype: what honest reorderings of a sum cost.
-    """
-
-    name: str
-    gates: dict[str, Gate]
-    smoke: dict[str, Gate] = msgspec.field(
-        default_factory=lambda: {
-            "float32": Gate(1e-4, 1e-4), "float64": Gate(1e-4, 1e-4), "float16": Gate(1e-2, 1e-2), "bfloat16": Gate(1e-2, 1e-2)
-        }
-    )
-    outputs: dict[str, Gate] = {}
-    rms_floor: dict[str, float] = msgspec.field(
-        default_factory=lambda: {"float32": 1e-5, "float64": 1e-9, "float16": 0.0, "bfloat16": 0.0}
-    )
-
-
-N1 = Numerics(
-    name="N1",
-    gates={"float16": Gate(1e-2, 1e-2), "bfloat16": Gate(1e-2, 1e-2), "float32": Gate(1e-5, 1e-3), "float64": Gate(1e-5, 1e-3)},
-)
-"""16-bit results with fp32 accumulation; fp32 at 1e-5 absolute and 1e-3 relative, TF32 not legal."""
-
-
-class Cost(msgspec.Struct, frozen=True):
-    """Compulsory work of one call: bytes moved (inputs once, outputs once) and floating-point operations; bytes that leave a rank."""
-
-    bytes: int
-    flops: int
-    link: int = 0
-
-
-class Workload(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One shape of a task, as production sees it."""
-
-    name: str
-    device: str
-    """``cpu`` or ``cuda``."""
-    dtype: str
-    sizes: dict[str, int]
-    count: int = 1
-    """How often production calls this shape: the weight of its time in the score."""
-    source: str = ""
-    """Model, layer and serving situation that the shape comes from."""
-    params: dict[str, float] = {}
-    """Parameters of the input distribution (page pool, length median, skew)."""
-    smoke: bool = False
-    """The shape of the smoke check; the first workload of a device if none is marked."""
-    overflow: bool = False
-    """A shape with indices beyond 2^31, only for the check of that name: neither public nor timed."""
-    sampled: str = ""
-    """The size along which an overflow shape's oracle is computed at a few indices only; empty: it is cheap as it is."""
-
-
-class Baseline(msgspec.Struct, frozen=True, kw_only=True):
-    """A production implementation of the task.
-
-    ``file`` is a Python module in the task's ``baselines/`` folder that defines the entry (and perhaps `prepare` and `plan`).
-    ``compile`` wraps that entry in ``torch.compile``. ``requires`` names the import that must succeed. ``fallback`` names devices on
-    which it takes part only where no other baseline does: plain code that is many times slower than what production runs.
-    """
-
-    name: str
-    file: str
-    devices: tuple[str, ...] = ("cpu", "cuda")
-    compile: bool = False
-    requires: str = ""
-    fallback: tuple[str, ...] = ()
-
-
-class Mutant(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A seed with one edit that makes it wrong. ``find`` must occur exactly once in the seed."""
-
-    name: str
-    seed: str
-    """File name in ``seeds/``."""
-    find: str
-    replace: str
-    expect: tuple[str, ...] = ("wrong", "silent_error")
-    """Outcomes that count as caught."""
-    devices: tuple[str, ...] = ("cpu", "cuda")
-    """Devices on which the edit makes a difference. A Triton mutant whose mistake the interpreter cannot show names ``cuda`` alone."""
-
-
 Range = tuple[int, int]
-TILES = (16, 32, 64, 128, 256)
-"""Tile sizes that kernels use: hidden sizes lie beside multiples of them half of the time."""
-_ITEM_BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 
 
 class Task(abc.ABC):
@@ -240,6 +141,7 @@ class Task(abc.ABC):
         Every one must move the oracle, and none may modify `args`. Where there is nothing to change: leave it out.
         """
         return {}
+
     def rerandomise(self, workload: Workload, entries: Entries) -> Rearrangement:
         """What the slots of a timing ring hold in the next block: known inputs changed in a way whose effect on the outputs is exact.
 
@@ -295,43 +197,14 @@ class Task(abc.ABC):
 
         Every other one has sizes at the edges: the smallest and the largest, beside powers of two and multiples of common tiles.
         """
-        public = self.workloads(device)
-        bases = [base for _ in range(0, count, len(public)) for base in rng.sample(public, len(public))]
-        varied = self.place_variants(device, rng, count)
-        return [self._hidden(device, rng, base, index, varied.get(index, {})) for index, base in enumerate(bases[:count])]
+        return draw_hidden(self, device, rng, count)
 
     def place_variants(self, device: str, rng: random.Random, count: int) -> dict[int, Mapping[str, int]]:
         """Variants of hidden workloads by number: one of every two has one, no variant comes twice before all did.
 
         Were each a matter of chance, a mask over columns would go unseen in one evaluation of eight.
         """
-        variants = self.variants.get(device, ())
-        if not variants:
-            return {}
-        places = [first + rng.randrange(2) for first in range(0, count, 2)]
-        order = [variant for _ in range(0, len(places), len(variants)) for variant in rng.sample(variants, len(variants))]
-        return dict(zip(places, order, strict=False))
-
-    def _hidden(self, device: str, rng: random.Random, base: Workload, index: int, variant: Mapping[str, int]) -> Workload:
-        draw = _edge if index % 2 == 0 else _inside
-        ragged = {symbol: draw(rng, low, high) for symbol, (low, high) in self.ragged[device].items()}
-        sizes = {**base.sizes, **ragged, **variant}
-        self._restride(sizes, base, rng)
-        return msgspec.structs.replace(base, name=f"hidden-{index + 1}", sizes=sizes, count=0, smoke=False)
-
-    def _restride(self, sizes: dict[str, int], base: Workload, rng: random.Random) -> None:
-        """Draw the distances between rows anew: none, the base's own, or any that keeps the alignment."""
-        for symbol in sorted({arg.row_stride for arg in self.signature if arg.row_stride}):
-            sizes.pop(symbol, None)
-            complete = self.complete(sizes)
-            strided = [arg for arg in self.signature if arg.row_stride == symbol]
-            width = max(math.prod(shape_of(arg, complete)[1:]) for arg in strided)
-            unit = max(self.alignment // min(_ITEM_BYTES.get(dtype_of(arg, base), 1) for arg in strided), 1)
-            kind = rng.randrange(3)
-            if kind == 1 and base.sizes.get(symbol, 0) >= width:
-                sizes[symbol] = base.sizes[symbol]
-            elif kind:
-                sizes[symbol] = (-(-width // unit) + rng.choice((1, 2, 7, 32, rng.randint(1, 200)))) * unit
+        return place_variants(self.variants.get(device, ()), rng, count)
 
     def seeds(self) -> dict[str, str]:
         """Seed solutions by file name (``cpu.cpp``, ``triton.py``, ``cuda.cu``)."""
@@ -373,34 +246,3 @@ class Task(abc.ABC):
                 f"it occurs {source.count(mutant.find)} times; make it longer or follow the seed"
             )
         return source.replace(mutant.find, mutant.replace)
-
-
-def _inside(rng: random.Random, low: int, high: int) -> int:
-    return rng.randint(low, high)
-
-
-def _edge(rng: random.Random, low: int, high: int) -> int:
-    """A size where kernels break: the ends of the range, beside a power of two, beside a multiple of a tile."""
-    tile = rng.choice(TILES)
-    power, multiple = 1 << rng.randint(0, max(high.bit_length() - 1, 0)), tile * rng.randint(1, max(high // tile, 1))
-    beside = rng.choice((power, multiple)) + rng.choice((-1, 0, 1))
-    return min(max(rng.choice((low, low + 1, low + 2, high, beside, beside, beside)), low), high)
-
-
-SEED_LANGUAGE = {".cpp": Language.CPP, ".cu": Language.CUDA, ".py": Language.PYTHON}
-
-
-def read_workloads(path: Path, task: str) -> list[Workload]:
-    """Decode a ``workloads.jsonl`` file.
-
-    Raises:
-        TaskError: A line is no valid workload; the message names file and line.
-    """
-    workloads = []
-    for number, line in enumerate(path.read_text().splitlines(), 1):
-        if line.strip():
-            try:
-                workloads.append(msgspec.json.decode(line, type=Workload))
-            except msgspec.DecodeError as error:
-                raise TaskError(f"task {task!r}: {path.name} line {number} is no workload: {error}") from error
-    return workloads

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from fastkernels_env._hidden import TILES
 from fastkernels_env.registry import load_task, task_folders
 from fastkernels_env.task import (
-    TILES,
     Input,
     Metadata,
     Mutant,

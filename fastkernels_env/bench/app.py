@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .._arguments import check_log, check_task, default_tasks, resolve_device
+from .._arguments import check_log, check_task, default_tasks, load, resolve_device
 from .._terminal import ACCEPTED, OTHER, Problem, display, make_table, tell, write
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ def alarms(
     device: DeviceOption = "auto",
     count: Annotated[int, typer.Option(min=1, help="Evaluations of each seed.")] = 25,
     effort: Annotated[str, typer.Option(help="full or quick")] = "quick",
-    tasks: Annotated[list[str] | None, typer.Option("--task", help="Only these tasks.")] = None,
+    tasks: Annotated[list[str] | None, typer.Option("--task", help="Only these tasks; without it, all of one rank.")] = None,
     files: Annotated[list[str] | None, typer.Option("--file", help="Only seeds in files of this name, such as cpu.cpp.")] = None,
     as_json: JsonOption = False,
 ) -> int:
@@ -181,7 +181,7 @@ def throughput(
     judges: Annotated[int | None, typer.Option(help="Processes that judge; as many as cores and memory allow without it.")] = None,
     usual: Annotated[int, typer.Option(min=0, help="How many of them go through a process-per-evaluation loop too.")] = 20,
     alone: Annotated[int, typer.Option(min=0, help="How often every seed is judged alone, to see whether load distorts timing.")] = 3,
-    tasks: Annotated[list[str] | None, typer.Option("--task", help="Only these tasks.")] = None,
+    tasks: Annotated[list[str] | None, typer.Option("--task", help="Only these tasks; without it, all of one rank.")] = None,
     files: Annotated[list[str] | None, typer.Option("--file", help="Only seeds in files of this name, such as triton.py.")] = None,
     as_json: JsonOption = False,
 ) -> int:
@@ -193,8 +193,12 @@ def throughput(
 
     for name in tasks or []:
         check_task(name)
+    wide = [name for name in tasks or [] if load(name).ranks > 1]
+    if usual and wide:
+        raise Problem(f"expected tasks of one rank for the usual loop, got {', '.join(wide)}; leave it out with --usual 0")
     chosen = files or (["triton.py"] if kind == "cuda" else ["cpu.cpp"])
-    result = run_throughput(kind, tasks or default_tasks(kind), chosen, count, effort, judges or "auto", usual, alone, tell)
+    chosen_tasks = tasks or [name for name in default_tasks(kind) if load(name).ranks == 1]
+    result = run_throughput(kind, chosen_tasks, chosen, count, effort, judges or "auto", usual, alone, tell)
     write(json.dumps(to_builtins(result), indent=1) + "\n" if as_json else "".join(f"{line}\n" for line in lines(result)))
     return ACCEPTED if set(result.outcomes) == {"accepted"} else OTHER
 

@@ -15,10 +15,12 @@ from pathlib import Path
 
 import msgspec
 
+from ..device import open_device
 from ..evaluator import Evaluator
 from ..registry import load_task
 from ..types import Answer, Evaluation, Item, Outcome
 from .alarms import seeds_on
+from .busy import Busy, Shares
 
 _LOOP_SECONDS = 300.0
 _AHEAD = 3
@@ -62,7 +64,11 @@ class Throughput(msgspec.Struct, frozen=True, kw_only=True):
     latency_p95: float
     stages: dict[str, float]
     """Median by stage."""
+    tasks: dict[str, float]
+    """Median of an evaluation by task."""
     outcomes: dict[str, int]
+    busy: Shares
+    """While the batch was judged."""
     usual: Usual | None = None
     ratio: float | None = None
     """Evaluations per minute over those of the usual loop."""
@@ -103,7 +109,7 @@ def run_throughput(
         progress: Called with a line for every answer.
     """
     items = list(submissions(device, tasks, files, count))
-    with Evaluator(device, effort=effort, judges=judges) as evaluator:
+    with Evaluator(device, effort=effort, judges=judges) as evaluator, Busy(open_device(device).info().uuid) as busy:
         asked, answers, ended = asyncio.run(_judge(evaluator, items, progress))
         share, seats = evaluator.alone_seconds, evaluator.judges
     start, last = min(asked), max(ended)
@@ -116,8 +122,9 @@ def run_throughput(
         device=evaluations[0].device.name, judges=seats, effort=effort, submissions=count, seconds=last - start, per_minute=per_minute,
         first=first - start, sustained_per_minute=60 * (count - 1) / (last - first) if count > 1 else per_minute,
         alone_share=share / (last - start), latency_median=statistics.median(latencies),
-        latency_p95=latencies[min(round(0.95 * len(latencies)), len(latencies) - 1)], stages=_stages(evaluations),
-        outcomes=dict(Counter(evaluation.outcome.value for evaluation in evaluations)), usual=loop,
+        latency_p95=latencies[min(round(0.95 * len(latencies)), len(latencies) - 1)],
+        stages=_stages(evaluations), tasks=_tasks(evaluations),
+        outcomes=dict(Counter(evaluation.outcome.value for evaluation in evaluations)), busy=busy.shares, usual=loop,
         ratio=per_minute / loop.per_minute if loop else None, load=_load(device, effort, items, answers, alone) if alone else [],
     )  # fmt: skip
 
@@ -145,6 +152,11 @@ async def _judge(
 def _stages(evaluations: Sequence[Evaluation]) -> dict[str, float]:
     names = dict.fromkeys(name for evaluation in evaluations for name in evaluation.seconds)
     return {name: statistics.median(e.seconds[name] for e in evaluations if name in e.seconds) for name in names}
+
+
+def _tasks(evaluations: Sequence[Evaluation]) -> dict[str, float]:
+    names = sorted({evaluation.task for evaluation in evaluations})
+    return {name: statistics.median(e.seconds["total"] for e in evaluations if e.task == name) for name in names}
 
 
 def _usual(items: Sequence[Item], device: str) -> Usual:
@@ -199,6 +211,11 @@ def lines(result: Throughput) -> Iterator[str]:
         f"median {result.latency_median:.1f}, 95th percentile {result.latency_p95:.1f}"
     )
     yield "median seconds by stage: " + ", ".join(f"{name} {seconds:.2f}" for name, seconds in result.stages.items())
+    yield "median seconds by task: " + ", ".join(f"{name} {seconds:.1f}" for name, seconds in result.tasks.items())
+    gpu = "" if result.busy.gpu is None else f", the GPU for {result.busy.gpu:.0%} of the time"
+    yield f"cores that were busy: {result.busy.cores:.1f}{gpu}"
+    each = ", ".join(f"{role} {seconds / result.submissions:.1f}" for role, seconds in result.busy.core_seconds.items())
+    yield f"core seconds of an evaluation: {each}"
     yield "outcomes: " + ", ".join(f"{name} {count}" for name, count in result.outcomes.items())
     if result.usual is not None:
         yield (

@@ -52,3 +52,11 @@ def clocks(uuid: str) -> dict[str, float]:
     if library.nvmlDeviceGetCurrentClocksThrottleReasons(handle, ctypes.byref(mask)) == 0:
         found["throttle_reasons"] = float(mask.value)
     return found
+
+
+def busy(uuid: str) -> float | None:
+    """Share of the driver's last period, of up to a second, in which a kernel ran on a device; None where nothing answers."""
+    handle, rates = _handle(uuid), (ctypes.c_uint * 2)()
+    if handle is None or _library().nvmlDeviceGetUtilizationRates(handle, rates):
+        return None
+    return rates[0] / 100

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import fcntl
-import hashlib
-import io
 import os
-import tarfile
 import tempfile
 import threading
 import uuid
@@ -21,9 +18,10 @@ from ..device import open_device
 from ..evaluator import Evaluator
 from ..log import encode_record
 from ..pool.frames import Order
-from ..registry import register_task
 from ..types import DeviceInfo, Evaluation, Outcome
+from .builds import adopt
 from .health import Health
+from .travel import unpack
 
 _REMEMBERED = 128
 """Answers that are kept for a caller who asks again."""
@@ -66,7 +64,6 @@ class Judges:
         self._incarnation = uuid.uuid4().hex
         self._lock = threading.Lock()
         self._asked: OrderedDict[str, Future[Evaluation]] = OrderedDict()
-        self._tasks: dict[str, str] = {}
         self._health = Health(self._evaluator)
 
     def facts(self) -> bytes:
@@ -76,13 +73,14 @@ class Judges:
             alone_seconds=self._evaluator.alone_seconds, node=ray.get_runtime_context().get_node_id(),
         ))  # fmt: skip
 
-    def judge(self, request: str, order: bytes, task: bytes) -> bytes:
+    def judge(self, request: str, order: bytes, task: bytes, built: bytes = b"") -> bytes:
         """Judge a reply, once however often it is asked for.
 
         Args:
             request: Id of the request.
             order: An `Order`, as msgpack.
             task: Archive of a task's folder that this host may not have; empty for the library's own.
+            built: What another host compiled of the reply, a `builds.Made` as msgpack; or nothing.
 
         Returns:
             The record, as a line of a log.
@@ -94,7 +92,7 @@ class Judges:
         with self._lock:
             future = self._asked.get(request)
             if future is None:
-                future = self._asked[request] = self._submit(msgspec.msgpack.decode(order, type=Order), task)
+                future = self._asked[request] = self._submit(order, task, built)
                 while len(self._asked) > _REMEMBERED:
                     self._asked.popitem(last=False)
         evaluation = future.result()
@@ -109,33 +107,12 @@ class Judges:
         if future is not None:
             future.cancel()
 
-    def _submit(self, order: Order, task: bytes) -> Future[Evaluation]:
-        if task:
-            self._install(order.entry.task, task)
-        return self._evaluator.submit(**order.arguments())
-
-    def _install(self, name: str, archive: bytes) -> None:
-        """Unpack a task, unless it is there already."""
-        digest = hashlib.sha256(archive).hexdigest()
-        if self._tasks.get(name) == digest:
-            return
-        folder = Path(tempfile.mkdtemp(prefix="fastkernels-task-")) / name
-        with tarfile.open(fileobj=io.BytesIO(archive)) as files:
-            files.extractall(folder, filter="data")
-        register_task(folder)
-        self._tasks[name] = digest
-
-
-def pack(folder: Path) -> bytes:
-    """An archive of a task's folder; the same for the same files."""
-    target = io.BytesIO()
-    with tarfile.open(fileobj=target, mode="w") as files:
-        for path in sorted(path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts):
-            content = path.read_bytes()
-            member = tarfile.TarInfo(str(path.relative_to(folder)))
-            member.size = len(content)
-            files.addfile(member, io.BytesIO(content))
-    return target.getvalue()
+    def _submit(self, order: bytes, task: bytes, built: bytes) -> Future[Evaluation]:
+        asked = msgspec.msgpack.decode(order, type=Order)
+        unpack(asked.entry.task, task)
+        if built:
+            adopt(order, built, self._device.kind)
+        return self._evaluator.submit(**asked.arguments())
 
 
 def _take_cores(count: int) -> int | None:

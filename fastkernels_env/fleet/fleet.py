@@ -17,7 +17,8 @@ class Fleet(Evaluator):
 
     Every GPU of the cluster (or, in one without, every group of `cores` cores) gets an actor with judges of its own. Hosts may join, leave
     and die: what they were judging is judged elsewhere, and a host counts for nothing against a reply. Tasks that hosts do not have travel
-    with the reply. Rewards are computed and records logged where the fleet was made.
+    with the reply. Native code is compiled on cores that no judge has, where the cluster has such. Rewards are computed and records logged
+    where the fleet was made.
 
     Args:
         address: Of the cluster, as `ray.init` takes it; None: as ``RAY_ADDRESS`` says, else a cluster on this host.
@@ -44,6 +45,11 @@ class Fleet(Evaluator):
     def facts(self) -> list[Facts]:
         """What the actors that answer at present are."""
         return self._fleet.facts()
+
+    @property
+    def builds(self) -> int:
+        """How many replies were compiled on cores that no judge has."""
+        return self._fleet.builds
 
     def wait(self, actors: int = 1) -> None:
         """Wait until so many actors answer.

@@ -1,8 +1,8 @@
-"""What the pool knows of orders on their way, and of the actors that have them."""
+"""What the pool knows of its actors."""
 
 from __future__ import annotations
 
-import uuid
+import time
 from concurrent.futures import Future
 from typing import Any, NamedTuple
 
@@ -11,20 +11,10 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ..types import Evaluation
 from .actor import Facts, Judges
+from .job import Job
+from .nodes import nodes, units
 
-
-class Job:
-    """An order on its way.
-
-    Args:
-        order: An `Order`, as msgpack.
-        task: Archive of its task's folder, or nothing.
-        ranks: How many GPUs it takes; of a host without, cores.
-    """
-
-    def __init__(self, order: bytes, task: bytes, ranks: int = 1) -> None:
-        self.id, self.order, self.task, self.ranks = uuid.uuid4().hex, order, task, ranks
-        self.future: Future[Evaluation] = Future()
+_START_SECONDS = 60.0
 
 
 class Kind(NamedTuple):
@@ -51,6 +41,12 @@ class Kind(NamedTuple):
     def unit(self) -> str:
         """What ranks take one of each, as Ray names it."""
         return "GPU" if self.device == "cuda" else "CPU"
+
+    def most(self) -> int:
+        """How many ordinary actors find room in the cluster, if nobody else uses it."""
+        if self.device == "cuda":
+            return sum(units(host, "GPU") for host in nodes())
+        return sum(units(host, "CPU") // self.cores for host in nodes())
 
     def start(self, ranks: int = 0, node: str = "") -> Actor:
         """Start an actor.
@@ -96,11 +92,17 @@ class Actor:
         """Whether it gets nothing more, since its room is wanted."""
         self.asked = 0.0
         """When `facts` came."""
+        self._began = time.monotonic()
 
     @property
     def free(self) -> int:
         """How many more orders it takes."""
         return self.facts.judges - len(self.jobs) if self.facts and not self.leaving else 0
+
+    @property
+    def starting(self) -> bool:
+        """Whether it is new and will answer soon. One that has waited long has no host."""
+        return self.facts is None and not self.incarnation and time.monotonic() - self._began < _START_SECONDS
 
     @property
     def idle(self) -> bool:

@@ -13,12 +13,14 @@ from collections.abc import Iterable
 import ray
 from ray.exceptions import RayError
 
-from .handle import Actor, Job, Kind
+from .handle import Actor, Kind
+from .job import Job
+from .nodes import nodes, units
 
 _START_SECONDS = 180.0
 """How long an actor of a lease may not answer, before the lease is tried elsewhere."""
 _TURN_SECONDS = 120.0
-"""After this a lease takes nothing more while ordinary orders wait that nobody else can take."""
+"""After this a lease takes nothing more while ordinary orders wait that nobody else can take; after it they have as long."""
 
 
 class Leases:
@@ -32,6 +34,7 @@ class Leases:
         self._kind = kind
         self._actor: Actor | None = None
         self._node, self._ranks, self._since = "", 0, 0.0
+        self._rests_until = 0.0
         self._largest = _largest(kind.unit)
 
     def wide(self, job: Job) -> bool:
@@ -56,17 +59,20 @@ class Leases:
         """
         self._largest = _largest(self._kind.unit)
         wide = [job for job in jobs if self.wide(job) and self.possible(job)]
+        others = any(not self.wide(job) for job in jobs)
         if not self._node:
-            if wide:
+            rested = not others or time.monotonic() > self._rests_until
+            known = bool(actors) and not any(actor.starting for actor in actors)  # on which node each of them is
+            if wide and rested and known:
                 self._begin(wide[0].ranks, actors)
         elif self._actor is None:
             self._take_room(actors)
-        elif self._over(self._actor, wide, any(not self.wide(job) for job in jobs), actors):
+        elif self._over(self._actor, wide, others, actors):
             self._end(actors)
 
     def _begin(self, ranks: int, actors: list[Actor]) -> None:
         """Choose the node whose actors have the least to do, and let some of them leave."""
-        fitting = [str(node["NodeID"]) for node in _nodes() if _units(node, self._kind.unit) >= ranks]
+        fitting = [str(node["NodeID"]) for node in nodes() if units(node, self._kind.unit) >= ranks]
         busy = {node: sum(len(actor.jobs) for actor in actors if actor.facts and actor.facts.node == node) for node in fitting}
         self._node, self._ranks = min(fitting, key=lambda node: busy[node]), ranks
         there = sorted((actor for actor in actors if actor.facts and actor.facts.node == self._node), key=lambda actor: len(actor.jobs))
@@ -97,6 +103,7 @@ class Leases:
         assert self._actor is not None
         _kill(self._actor, actors)
         self._actor, self._node = None, ""
+        self._rests_until = time.monotonic() + _TURN_SECONDS
 
 
 def _kill(actor: Actor, actors: list[Actor]) -> None:
@@ -105,15 +112,5 @@ def _kill(actor: Actor, actors: list[Actor]) -> None:
         ray.kill(actor.handle)
 
 
-def _nodes() -> list[dict[str, object]]:
-    return [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
-
-
 def _largest(unit: str) -> int:
-    return max((_units(node, unit) for node in _nodes()), default=0)
-
-
-def _units(node: dict[str, object], unit: str) -> int:
-    resources = node["Resources"]
-    assert isinstance(resources, dict)
-    return int(resources.get(unit, 0))
+    return max((units(node, unit) for node in nodes()), default=0)

@@ -21,6 +21,7 @@ class Metrics:
         self._judging = Gauge("fastkernels_judging", "Replies that are being judged.")
         self._restarts = Counter("fastkernels_restarts", "Actors that had to start again.")
         self._quarantines = Counter("fastkernels_quarantines", "Replies that were judged alone, since judges had died over them.")
+        self._builds = Counter("fastkernels_builds", "Replies compiled on cores that no judge has.", tag_keys=("made",))
         self._unhealthy = Counter("fastkernels_unhealthy", "Actors that were started again since their health check failed.")
         self._alone = Gauge("fastkernels_alone_share", "Share of the time in which one judge had the device.", tag_keys=("host", "uuid"))
 
@@ -36,6 +37,10 @@ class Metrics:
         """How much there is to do."""
         self._waiting.set(waiting)
         self._judging.set(judging)
+
+    def built(self, made: bool) -> None:
+        """A reply was compiled on cores that no judge has, or could not be."""
+        self._builds.inc(tags={"made": "yes" if made else "no"})
 
     def unhealthy(self) -> None:
         """An actor's host is not in order."""

@@ -22,10 +22,14 @@ from ..pool.frames import Order
 from ..pool.pool import count_judges
 from ..registry import is_builtin, load_task
 from ..types import Evaluation
-from .actor import Facts, pack
-from .handle import Actor, Job, Kind
+from .actor import Facts
+from .builds import Builds
+from .handle import Actor, Kind
+from .job import Job
 from .lease import Leases
 from .metrics import Metrics
+from .nodes import cores_per_gpu, nodes
+from .travel import pack
 
 _START_SECONDS = 120.0
 _ROOM_SECONDS = 30.0
@@ -62,9 +66,10 @@ class RayPool:
         self.device = ("cuda" if total.get("GPU") else "cpu") if device == "auto" else device
         if self.device == "cuda" and not total.get("GPU"):
             raise DeviceError("expected a cluster with GPUs, this one has none; ask for device='cpu'")
-        share = cores if self.device == "cpu" else max(int(total.get("CPU", 1) // total["GPU"]), 1)
+        share = cores if self.device == "cpu" else cores_per_gpu(nodes())
         self._kind = Kind(self.device, judges, share, strict)
         self._leases = Leases(self._kind)
+        self._builds = Builds(self.device, strict)
         self._jobs: deque[Job] = deque()
         self._actors: list[Actor] = []
         self._lock = threading.RLock()
@@ -87,6 +92,11 @@ class RayPool:
         """How many replies are judged at a time, by actors that answer."""
         with self._lock:
             return max(sum(actor.facts.judges for actor in self._actors if actor.facts), len(self._actors), 1)
+
+    @property
+    def builds(self) -> int:
+        """How many replies were compiled on cores that no judge has."""
+        return self._builds.made
 
     @property
     def alone_seconds(self) -> float:
@@ -119,15 +129,23 @@ class RayPool:
         task = load_task(entry.task)
         job = Job(msgspec.msgpack.encode(Order.of(entry)), b"" if is_builtin(task.folder) else pack(task.folder), task.ranks)
         with self._lock:
+            self._builds.begin(job, functools.partial(self._built, job))
             self._jobs.append(job)
         self._pump()
         return job.future
+
+    def _built(self, job: Job, answer: Future[bytes]) -> None:
+        with self._lock:
+            self._builds.end(job, answer)
+        self._metrics.built(bool(job.built))
+        self._pump()
 
     def take_back(self, future: Future[Evaluation]) -> None:
         """See `Pool.take_back`."""
         with self._lock:
             for job in [job for job in self._jobs if job.future is future]:
                 self._jobs.remove(job)
+                self._builds.take_back(job)
             for actor in self._actors:
                 for request in [request for request, known in actor.jobs.items() if known is future]:
                     actor.handle.take_back.remote(request)
@@ -144,14 +162,18 @@ class RayPool:
             with contextlib.suppress(RayError):
                 ray.kill(actor.handle)
         for job in left:
+            with self._lock:
+                self._builds.take_back(job)
             _fail(job.future, PoolClosed("the fleet was closed before this was judged"))
         self._watch.join(2 * _LOOK_SECONDS)
 
     def _grow(self) -> None:
-        """Start actors where the cluster has room for them: at first, and when hosts have joined."""
+        """Start actors where the cluster has room for them: at first, and when hosts have joined. What is left over may build."""
         free = ray.available_resources()  # type: ignore[no-untyped-call]
         room = free.get("GPU", 0) if self.device == "cuda" else free.get("CPU", 0) // self._kind.cores
-        self._actors += [self._kind.start() for _ in range(int(room))]
+        room = max(int(min(room, self._kind.most() - len(self._actors))), 0)
+        self._actors += [self._kind.start() for _ in range(room)]
+        self._builds.look(free.get("CPU", 0) - room * self._kind.cores)
 
     def _watch_actors(self) -> None:
         """Ask actors that do not answer until they do, and look for hosts that have joined."""
@@ -188,7 +210,7 @@ class RayPool:
     def _pump(self) -> None:
         """Give waiting orders to actors that have room, to the emptiest first; those of several ranks to an actor that is leased."""
         with self._lock:
-            for job in list(self._jobs):
+            for job in [job for job in self._jobs if not job.building]:
                 if self._closed.is_set() or not any(actor.free > 0 for actor in self._actors):
                     return
                 actor = self._emptiest(leased=self._leases.wide(job) and self._leases.possible(job), ranks=job.ranks)
@@ -204,7 +226,7 @@ class RayPool:
 
     def _give(self, job: Job, actor: Actor) -> None:
         actor.jobs[job.id] = job.future
-        reference = actor.handle.judge.remote(job.id, job.order, job.task)
+        reference = actor.handle.judge.remote(job.id, job.order, job.task, job.built)
         reference.future().add_done_callback(functools.partial(self._answered, job, actor))
 
     def _reconnect(self, actor: Actor) -> None:

@@ -44,6 +44,7 @@ from ..protocol import (
 )
 from ..protocol import Clock as ClockRequest
 from ..sandbox import tree
+from ..sandbox.layers import Report
 from .errors import StepFailed, WorkerDied, WorkerError, WorkerRaised, WorkerTimedOut
 
 if TYPE_CHECKING:
@@ -62,6 +63,8 @@ class WorkerSession:
         pid: The worker's process id.
         helpers: Processes of the fork server's own, when this worker was started.
         members: The processes in which its code runs: itself, or its ranks.
+        top: The process above it that holds it: itself, if it is trusted.
+        report: What holds it.
         scratch: Its private folder.
     """
 
@@ -71,7 +74,8 @@ class WorkerSession:
         self.pid, self.scratch = spawned.pid, scratch
         self.helpers = spawned.helpers
         self.members = [spawned.pid]
-        self._top, self._trusted = spawned.top, trusted
+        self.top, self.report = spawned.top, Report.of_tree(spawned.missing)
+        self._trusted = trusted
         self._stopped: list[int] = []
         self._host, self._worker, self._channel, self._clock, self._log = host, worker, channel, clock, log
         self._ended: Ended | None = None
@@ -202,7 +206,7 @@ class WorkerSession:
     def pause(self) -> None:
         """Stop every process of the worker; returns when no thread of them runs. Idempotent."""
         if self._ended is None and not self._stopped:
-            self._stopped = tree.stop(self._top)
+            self._stopped = tree.stop(self.top)
 
     def resume(self) -> None:
         """Let them go on."""
@@ -214,8 +218,8 @@ class WorkerSession:
         """Process ids of the worker and of what it started, as this process sees them; empty if it has ended."""
         if self._ended is not None:
             return []
-        below = tree.descendants(self._top)
-        return below[below.index(self.pid):] if self.pid in below else [self.pid, *below] if self.pid == self._top else below
+        below = tree.descendants(self.top)
+        return below[below.index(self.pid):] if self.pid in below else [self.pid, *below] if self.pid == self.top else below
 
     def tasks(self) -> int:
         """Number of its processes and threads."""

@@ -89,3 +89,16 @@ def test_unusable_arguments_are_one_sentence(bench, arguments, sentence):
     assert (status, out) == (2, "")
     assert sentence in err
     assert err.count("\n") == 1
+
+
+def test_the_usual_loop_takes_no_task_of_several_ranks(bench):
+    status, out, err = bench("throughput", "--device", "cpu", "--task", "rms_norm", "--task", "moe_dispatch")
+    assert (status, out) == (2, "")
+    assert "expected tasks of one rank for the usual loop, got moe_dispatch; leave it out with --usual 0" in err.replace("\n", " ")
+
+
+def test_without_the_usual_loop_throughput_takes_tasks_of_several_ranks(bench):
+    few = ("--count", 1, "--usual", 0, "--alone", 0)
+    status, out, err = bench("throughput", "--device", "cpu", "--task", "allgather_gemm", *few, "--json")
+    assert status == 0, err
+    assert list(json.loads(out)["tasks"]) == ["allgather_gemm"]

@@ -35,8 +35,12 @@ def test_a_batch_is_counted_and_compared(host_cache):
     assert len(told) == 3
     assert 0 < result.alone_share < 1
     assert result.per_minute == pytest.approx(180 / result.seconds)
+    assert set(result.busy.core_seconds) == {"judges", "submissions", "compilers", "others"}
+    assert all(seconds > 0 for seconds in result.busy.core_seconds.values())
+    assert result.busy.gpu is None
     assert result.usual is not None
     assert (result.usual.count, result.usual.right) == (1, 1)
     assert [row.seed for row in result.load] == ["silu_and_mul/cpp"]
     assert {"build", "profile", "alone", "waited"} <= set(result.stages)
+    assert list(result.tasks) == ["silu_and_mul"]
     assert any("evaluations per minute" in line for line in lines(result))

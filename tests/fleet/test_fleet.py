@@ -21,7 +21,7 @@ from fastkernels_env import read_log
 from fastkernels_env.bench import connections
 from fastkernels_env.bench.killer import actor_processes
 from fastkernels_env.fleet import Fleet
-from fastkernels_env.fleet.actor import pack
+from fastkernels_env.fleet.travel import pack
 from fastkernels_env.journal import Entry
 from fastkernels_env.log import decode_record
 from fastkernels_env.pool.frames import Order
