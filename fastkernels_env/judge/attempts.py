@@ -128,7 +128,7 @@ class Attempts:
     def _renew(self) -> None:
         """Load the artefact into a new process."""
         self.session.close()
-        self.session = self._scope.judge.spares.take(self._scope.task)
+        self.session = self._scope.judge.host.spawn(self._scope.task)
         self._fresh.append(self.session)
         self.session.load(self._scope.load_request(self._artifact), LOAD_SECONDS)
 

@@ -46,14 +46,13 @@ class WorkerHost:
         self._server = server or ForkServer(device.kind)
         self._closed = False
 
-    def spawn(self, task: Task | None = None, *, trusted: bool = False, stack: bool = False, ahead: bool = False) -> WorkerSession:
+    def spawn(self, task: Task | None = None, *, trusted: bool = False, stack: bool = False) -> WorkerSession:
         """Fork a worker.
 
         Args:
             task: What it will run: says of how many ranks it consists. None: of one.
             trusted: A baseline: keeps its compile caches between evaluations, and is not confined.
             stack: It will use the compile stack; the first such worker waits until the fork server has imported that.
-            ahead: Nobody knows yet which evaluation it is for: what holds it is not noted in `reports`.
 
         Raises:
             JudgeFault: The host is closed, the fork server is gone and could not be started again, no worker could be started, or it
@@ -64,8 +63,6 @@ class WorkerHost:
         scratch = Path(tempfile.mkdtemp(prefix="fastkernels-"))
         try:
             session = self._spawn(scratch, trusted, stack, task.ranks if task else 1)
-            if not trusted and not ahead:
-                self.reports.append(session.report)
         except BaseException:  # an interrupt too: nobody else knows of the folder yet
             remove_scratch(scratch)
             raise
@@ -115,9 +112,11 @@ class WorkerHost:
             assert isinstance(reply, Spawned)
             undo.pop_all()
         session = WorkerSession(self, worker, reply, Channel(judge_end, limit=MAX_REPLY), clock, log, scratch, trusted)
-        if not trusted and self.strict and reply.missing:
-            session.close()
-            raise JudgeFault(refusal(reply.missing))
+        if not trusted:
+            if self.strict and reply.missing:
+                session.close()
+                raise JudgeFault(refusal(reply.missing))
+            self.reports.append(Report.of_tree(reply.missing))
         return session
 
     def end(self, worker: int) -> Ended:

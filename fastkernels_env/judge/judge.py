@@ -15,7 +15,6 @@ from ..versions import versions
 from .baselines import BaselinePool, Contestant
 from .host import WorkerHost
 from .quiet import Canary
-from .spares import Spares
 from .turnstile import Turnstile
 
 
@@ -36,7 +35,6 @@ class Judge:
         self.device = open_device(device)
         self.cache = HostCache(self.device.info(), versions())
         self.host = WorkerHost(self.device, self.cache.folder, server)
-        self.spares = Spares(self.host, ahead=self.device.kind == "cpu")  # how they fare beside a GPU has not been measured
         self.baselines = BaselinePool(self.host, self.device)
         with self.turnstile.alone():
             self.canary = Canary(self.device)
@@ -79,7 +77,5 @@ class Judge:
     def close(self) -> None:
         """End every worker and the fork server."""
         self.host.close()  # first: nothing then waits for a baseline that is still starting
-        with contextlib.suppress(Exception):
-            self.spares.close()
         with contextlib.suppress(Exception):
             self.baselines.close()

@@ -14,11 +14,10 @@ from ..device import Arena
 from ..types import Artifact
 from .cases import Case, derive_seed
 from .drill import Drill
-from .errors import StepFailed, WorkerRaised
+from .errors import JudgeFault, StepFailed, WorkerRaised
 from .schema import operator_schema
 from .scope import FIRST_CALL_SECONDS, INTERPRETED_SECONDS, LOAD_SECONDS, Scope
 from .slots import Slots
-from .spares import watch
 from .verify import compare_output, first_failure, same_bytes
 
 if TYPE_CHECKING:
@@ -28,6 +27,7 @@ FIRST, SECOND, OTHER, RESULT = range(4)
 """Calls: two on the base workload, one on another size, and one whose outputs take other calls' results."""
 PAIRS = range(4, 12)
 """Calls on the base workload, in turn on the first and on the second case's values (CUDA)."""
+_STACK_SECONDS = 60.0
 STEP_SECONDS = 20.0
 _TOLERATED = 0.1
 """Largest relative RMS error of an eager call that is left to verification."""
@@ -50,9 +50,15 @@ def start_worker(scope: Scope, born: Callable[[WorkerSession], None] = lambda se
     Raises:
         JudgeFault: The compile stack of this host cannot be used.
     """
-    session = scope.judge.spares.take(scope.task, not scope.interpreted, born)
-    if scope.interpreted:
-        watch(session, stack=False)
+    session = scope.judge.host.spawn(scope.task, stack=not scope.interpreted)
+    with contextlib.ExitStack() as undo:
+        undo.callback(session.close)
+        born(session)
+        try:
+            session.watch(not scope.interpreted, _STACK_SECONDS)
+        except StepFailed as error:
+            raise JudgeFault(f"the compile stack of this host cannot be used: {error.summary}") from None
+        undo.pop_all()
     return session
 
 

@@ -44,7 +44,6 @@ from ..protocol import (
 )
 from ..protocol import Clock as ClockRequest
 from ..sandbox import tree
-from ..sandbox.layers import Report
 from .errors import StepFailed, WorkerDied, WorkerError, WorkerRaised, WorkerTimedOut
 
 if TYPE_CHECKING:
@@ -63,8 +62,6 @@ class WorkerSession:
         pid: The worker's process id.
         helpers: Processes of the fork server's own, when this worker was started.
         members: The processes in which its code runs: itself, or its ranks.
-        top: The process above it that holds it: itself, if it is trusted.
-        report: What holds it.
         scratch: Its private folder.
     """
 
@@ -74,8 +71,7 @@ class WorkerSession:
         self.pid, self.scratch = spawned.pid, scratch
         self.helpers = spawned.helpers
         self.members = [spawned.pid]
-        self.top, self.report = spawned.top, Report.of_tree(spawned.missing)
-        self._trusted = trusted
+        self._top, self._trusted = spawned.top, trusted
         self._stopped: list[int] = []
         self._host, self._worker, self._channel, self._clock, self._log = host, worker, channel, clock, log
         self._ended: Ended | None = None
@@ -206,7 +202,7 @@ class WorkerSession:
     def pause(self) -> None:
         """Stop every process of the worker; returns when no thread of them runs. Idempotent."""
         if self._ended is None and not self._stopped:
-            self._stopped = tree.stop(self.top)
+            self._stopped = tree.stop(self._top)
 
     def resume(self) -> None:
         """Let them go on."""
@@ -218,8 +214,8 @@ class WorkerSession:
         """Process ids of the worker and of what it started, as this process sees them; empty if it has ended."""
         if self._ended is not None:
             return []
-        below = tree.descendants(self.top)
-        return below[below.index(self.pid):] if self.pid in below else [self.pid, *below] if self.pid == self.top else below
+        below = tree.descendants(self._top)
+        return below[below.index(self.pid):] if self.pid in below else [self.pid, *below] if self.pid == self._top else below
 
     def tasks(self) -> int:
         """Number of its processes and threads."""

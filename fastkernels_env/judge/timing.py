@@ -91,8 +91,7 @@ def measure(
             if not contestants:
                 raise _no_baseline(judge, task)
             try:
-                others = [*judge.baselines.sessions(), *judge.spares.sessions()]
-                with taking_turns(candidate.session, others, judge.canary, judge.turnstile) as turns:
+                with taking_turns(candidate.session, judge.baselines.sessions(), judge.canary, judge.turnstile) as turns:
                     part = msgspec.structs.replace(plan, placements=placements).part()
                     profiler = Profiler(device, sets, part, derive_seed(seed, "profile", workload.name), turns, candidate.limits)
                     seen = _contest(profiler, arenas, candidate, contestants)

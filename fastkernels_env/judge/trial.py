@@ -172,7 +172,7 @@ class Trial:
 
     def _load(self, artifact: Artifact) -> tuple[WorkerSession, Arena]:
         scope = self.scope
-        self._session = scope.judge.spares.take(scope.task)
+        self._session = scope.judge.host.spawn(scope.task)
         self._session.load(scope.load_request(artifact), LOAD_SECONDS)
         self._arena = scope.judge.device.allocate(self.matrix.nbytes, scope.task.ranks)
         self._session.attach(self._arena)

@@ -19,7 +19,7 @@ class Turns:
 
     Args:
         judged: The submission's worker.
-        trusted: Workers of baselines, also of those that take no part, and workers that have no submission yet.
+        trusted: Workers of baselines, also of those that take no part.
         canary: Says whether the device is quiet.
         turnstile: Keeps other evaluations off the device.
     """
@@ -76,7 +76,7 @@ class Turns:
             self._since = None
 
     def _used(self) -> float:
-        return self._strays.seconds([*(session.top for session in self._trusted), *self._judged.helpers])
+        return self._strays.seconds([*(session.pid for session in self._trusted), *self._judged.helpers])
 
 
 @contextlib.contextmanager

@@ -25,7 +25,7 @@ class Work:
 
     def __init__(self):
         self.process = subprocess.Popen([sys.executable, "-c", SPIN], start_new_session=True)
-        self.pid = self.top = self.process.pid
+        self.pid = self.process.pid
         while not Strays(self.pid).seconds([]):
             time.sleep(0.01)
 
