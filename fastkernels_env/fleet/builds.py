@@ -7,10 +7,11 @@ keys do, and the reply is compiled where it is judged, as it is when no such cor
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import ray
@@ -24,6 +25,9 @@ from ..submission import RejectedError, extract
 from ..types import Language, Submission
 from .job import Job
 from .travel import unpack
+
+_PATIENCE = 60.0
+"""Seconds after which a reply is compiled where it is judged: its build may wait for a core that somebody else has taken."""
 
 
 class Made(msgspec.Struct, frozen=True):
@@ -55,11 +59,18 @@ class Builds:
         self.made = 0
         self._device, self._strict = device, strict
         self._room = 0
-        self._running: dict[str, Any] = {}
+        self._running: dict[str, _Running] = {}
 
     def look(self, free: float) -> None:
         """So many cores of the cluster are free: neither a judge has them nor a build."""
         self._room = int(free) + len(self._running)
+
+    def hurry(self) -> None:
+        """Wait no longer for builds that take long."""
+        late = [running for running in self._running.values() if time.monotonic() - running.began > _PATIENCE]
+        for running in late:
+            self.take_back(running.job)
+            running.job.building = False
 
     def begin(self, job: Job, then: Callable[[Future[bytes]], None]) -> None:
         """Build a reply's code if it is native and a core is free.
@@ -71,7 +82,8 @@ class Builds:
         if len(self._running) >= self._room or not _is_native(_submission(job.order, self._device)):
             return
         job.building = True
-        self._running[job.id] = reference = _build.remote(job.order, job.task, self._device, self._strict)
+        reference = _build.remote(job.order, job.task, self._device, self._strict)
+        self._running[job.id] = _Running(job, reference, time.monotonic())
         reference.future().add_done_callback(then)
 
     def end(self, job: Job, answer: Future[bytes]) -> None:
@@ -85,7 +97,13 @@ class Builds:
     def take_back(self, job: Job) -> None:
         """Nobody wants it any more."""
         if job.building:
-            ray.cancel(self._running[job.id])  # an interrupt, so that its compiler ends too
+            ray.cancel(self._running[job.id].reference)  # an interrupt, so that its compiler ends too
+
+
+class _Running(NamedTuple):
+    job: Job
+    reference: Any
+    began: float
 
 
 def adopt(order: bytes, built: bytes, device: str) -> bool:

@@ -191,6 +191,7 @@ class RayPool:
                 waiting = any(actor.facts is None for actor in self._actors)
                 if not waiting and not self._leases.pending and not self._closed.is_set():
                     self._grow()
+                self._builds.hurry()
                 self._metrics.queue(len(self._jobs), sum(len(actor.jobs) for actor in self._actors))
             self._closed.wait(_LOOK_SECONDS)
 

@@ -100,6 +100,25 @@ def test_a_reply_that_is_taken_back_while_it_is_compiled_is_forgotten(fleet):
     assert not fleet._fleet._jobs
 
 
+def test_a_core_that_somebody_else_has_taken_holds_nobody_up(fleet, monkeypatch):
+    """The fleet looks every few seconds only, and may ask for a core that is taken by then."""
+    monkeypatch.setattr("fastkernels_env.fleet.builds._PATIENCE", 1.0)
+
+    @ray.remote(num_cpus=1)
+    class Occupant:
+        def here(self):
+            return True
+
+    occupants = [Occupant.remote() for _ in range(2)]
+    assert all(ray.get([occupant.here.remote() for occupant in occupants]))
+    before = fleet.builds
+    fleet._fleet._builds.look(2.0)
+    assert fleet.evaluate("rms_norm", cpp("held up")).outcome is Outcome.ACCEPTED
+    assert fleet.builds == before
+    for occupant in occupants:
+        ray.kill(occupant)
+
+
 @needs_containment
 def test_what_came_from_elsewhere_is_what_is_judged(tmp_path, monkeypatch):
     """Another code's build under this one's key: nobody makes such a thing, but it shows which of the two ran."""

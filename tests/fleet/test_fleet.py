@@ -15,6 +15,7 @@ import gymnasium
 import msgspec
 import pytest
 import ray
+import yaml
 from ray.cluster_utils import Cluster
 
 from fastkernels_env import read_log
@@ -217,6 +218,16 @@ def test_a_fleet_that_is_closed_leaves_no_actor(cluster, tmp_path):
 def test_a_cluster_without_gpus_says_so(cluster):
     with pytest.raises(Exception, match="expected a cluster with GPUs, this one has none"):
         Fleet(device="cuda")
+
+
+def test_the_cluster_file_of_the_docs_is_one_that_ray_takes():
+    from ray.autoscaler._private.util import prepare_config, validate_config
+
+    text = (Path(__file__).parents[2] / "docs" / "scale.md").read_text()
+    described = yaml.safe_load(text.split("```yaml\n", 1)[1].split("```", 1)[0])
+    validate_config(prepare_config(described))
+    with pytest.raises(Exception, match="head_start_commands"):
+        validate_config(prepare_config({**described, "head_start_commands": []}))
 
 
 def test_the_library_does_without_ray():
