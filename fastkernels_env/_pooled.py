@@ -110,16 +110,15 @@ class Pooled:
         self._hand_in_again(msgspec.structs.replace(self._entry, text=self._healthy), self._blame)
 
     def _blame(self, probe: Future[Evaluation]) -> None:
-        if not self._probed and isinstance(_error_of(probe), JudgeLost | HostLost):
-            self._probed = True  # by chance, maybe
-            self._ask_baseline()
-            return
         right = False
         with contextlib.suppress(Exception, CancelledError):  # then nobody knows whether the device is in order
             right = probe.result().outcome in _RIGHT
         if right:
             why = f"it broke the judge alone too, and a baseline on the same inputs did not: {DIED}"
             self._complete(self._record(Outcome.CRASHED, why))
+        elif not self._probed and not self.future.cancelled():
+            self._probed = True  # its judge, its worker or its host was lost by chance, maybe
+            self._ask_baseline()
         else:
             self._complete(self._record(Outcome.FAULT, DIED))
 
@@ -136,7 +135,3 @@ class Pooled:
     def _fail(self, error: BaseException) -> None:
         if not self.future.cancelled() and self.future.set_running_or_notify_cancel():
             self.future.set_exception(error)
-
-
-def _error_of(future: Future[Evaluation]) -> BaseException | None:
-    return None if future.cancelled() else future.exception()

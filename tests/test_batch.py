@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from fastkernels_env import Evaluator, read_log
+from fastkernels_env.bench import killer
 from fastkernels_env.evaluator import canary_source
 from fastkernels_env.log import LogError
 from fastkernels_env.pool.base import JudgeBroken
@@ -309,6 +310,28 @@ def test_a_baseline_whose_judge_died_once_is_judged_again(evaluator, kills, outc
     killer.join(10)
     assert (len(killed), len(baselines)) == (3, kills)
     assert evaluation.outcome is outcome, evaluation.reason
+
+
+def test_a_baseline_whose_worker_was_killed_is_judged_again(evaluator):
+    text = ENDLESS.replace("60", "65")
+    mark = canary_source(load_task("rms_norm"), "cpu").encode()[-60:]
+    workers: list[int] = []
+
+    def kill_worker():
+        while not workers:
+            for seat in evaluator._pool._seats:
+                order, pid = seat.order, seat.pid
+                if order is not None and pid is not None and mark in order.text:
+                    workers.extend([below for below in tree.descendants(pid) if killer._is_confined(below)][1:2])  # below its init
+            time.sleep(0.01)
+        os.kill(workers[0], signal.SIGKILL)
+
+    thread = threading.Thread(target=kill_worker, daemon=True)
+    thread.start()
+    evaluation, _, killed = judge_beside(evaluator, text, b"65", 3)
+    thread.join(10)
+    assert (len(killed), len(workers)) == (3, 1)
+    assert evaluation.outcome is Outcome.CRASHED, evaluation.reason
 
 
 def test_an_interrupt_that_came_too_late_costs_the_next_reply_nothing(evaluator):
