@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
+from pathlib import Path
 
 import pytest
 import torch
@@ -213,10 +215,19 @@ def test_ranks_have_their_own_memory_and_the_workspace_and_no_more(evaluator):
     assert evaluation.outcome is Outcome.UNMEASURED, evaluation.reason
 
 
+def serve_below_ephemeral_ports():
+    """A service of this host. At a port that the ranks' own group might be given on their loopback, they would reach themselves."""
+    lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    for port in range(lowest - 1, 1024, -1):
+        with contextlib.suppress(OSError):
+            return socket.create_server(("127.0.0.1", port))
+    raise AssertionError("every port is taken")
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="as an ordinary user this host may lack the network namespace")
 def test_ranks_reach_each_other_and_nobody_else(evaluator):
     """A service of this host, on its loopback and under an abstract name, is not there; files stay out of reach as ever."""
-    with socket.create_server(("127.0.0.1", 0)) as service, socket.socket(socket.AF_UNIX) as named:
+    with serve_below_ephemeral_ports() as service, socket.socket(socket.AF_UNIX) as named:
         named.bind(f"\0fastkernels-test-{os.getpid()}")
         named.listen()
         before = f"""
@@ -225,10 +236,10 @@ def reached(family, address):
         end.settimeout(2)
         return end.connect_ex(address) == 0
 
-assert not reached(socket.AF_INET, ("127.0.0.1", {service.getsockname()[1]}))
-assert not reached(socket.AF_UNIX, chr(0) + "fastkernels-test-{os.getpid()}")
-assert not reached(socket.AF_INET, ("1.1.1.1", 53))
-assert not os.path.exists({str(load_task(NAME).folder / "task.py")!r})
+assert not reached(socket.AF_INET, ("127.0.0.1", {service.getsockname()[1]})), "a port of the host"
+assert not reached(socket.AF_UNIX, chr(0) + "fastkernels-test-{os.getpid()}"), "a name of the host"
+assert not reached(socket.AF_INET, ("1.1.1.1", 53)), "the net"
+assert not os.path.exists({str(load_task(NAME).folder / "task.py")!r}), "a file"
 """
         evaluation = judged(evaluator, python(before))
         assert evaluation.outcome is Outcome.UNMEASURED, evaluation.reason
