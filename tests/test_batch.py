@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from fastkernels_env import Evaluator, read_log
-from fastkernels_env.bench import killer
+from fastkernels_env.bench.processes import is_confined
 from fastkernels_env.evaluator import canary_source
 from fastkernels_env.log import LogError
 from fastkernels_env.pool.base import JudgeBroken
@@ -322,7 +322,7 @@ def test_a_baseline_whose_worker_was_killed_is_judged_again(evaluator):
             for seat in evaluator._pool._seats:
                 order, pid = seat.order, seat.pid
                 if order is not None and pid is not None and mark in order.text:
-                    workers.extend([below for below in tree.descendants(pid) if killer._is_confined(below)][1:2])  # below its init
+                    workers.extend([below for below in tree.descendants(pid) if is_confined(below)][1:2])  # below its init
             time.sleep(0.01)
         os.kill(workers[0], signal.SIGKILL)
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
 from ..device import nvml
-from ..sandbox.slots import SLOTS, base_uid
 from ..sandbox.tree import descendants
+from .processes import is_confined, is_judge, name_of
 
 _PERIOD = 0.2
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -30,8 +31,9 @@ class Shares(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         cores: Cores of the host that did something, whoever's it was.
         gpu: Share of the time in which the GPU ran a kernel, as NVML tells it; None where there is none.
-        core_seconds: Of the processes below this one: ``judges`` (this process among them), ``submissions``, ``compilers``, and
-            ``others``, which are fork servers and baselines. What a process used after it was last looked at is missing.
+        core_seconds: Of the processes below this one: ``judges`` (this process among them), ``compilers`` (by their names),
+            ``submissions`` (what else is confined), and ``others``, which are fork servers and baselines. What a process used after it was
+            last looked at is missing.
     """
 
     cores: float
@@ -68,9 +70,9 @@ class Busy(threading.Thread):
     @property
     def shares(self) -> Shares:
         """What was busy; ask once the block has ended."""
-        spent = Counter[str]()
+        spent: dict[str, float] = {}
         for role, seconds in self._used.values():
-            spent[role] += seconds  # type: ignore[assignment]  # typeshed counts in whole numbers only
+            spent[role] = spent.get(role, 0.0) + seconds
         gpu = sum(self._gpu) / len(self._gpu) if self._gpu else None
         return Shares(cores=(self._after - self._before) / self._seconds, gpu=gpu, core_seconds=dict(sorted(spent.items())))
 
@@ -87,7 +89,7 @@ class Busy(threading.Thread):
             self._gpu.append(busy)
 
 
-class _Process(msgspec.Struct, frozen=True):
+class _Process(NamedTuple):
     pid: int
     started: str
     role: str
@@ -98,22 +100,16 @@ def _processes() -> Iterator[_Process]:
     """This process and those below it, without the time of children."""
     own = os.getpid()
     for pid in (own, *descendants(own)):
-        try:
-            name, _, rest = Path(f"/proc/{pid}/stat").read_text().partition("(")[2].rpartition(")")
-            role = "judges" if pid == own else _role(pid, name)
-        except OSError:
-            continue  # it has ended
-        fields = rest.split()
-        yield _Process(pid, fields[19], role, (int(fields[11]) + int(fields[12])) / _TICKS)
+        role = "judges" if pid == own or is_judge(pid) else _role(pid)
+        with contextlib.suppress(OSError):  # it has ended
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            yield _Process(pid, fields[19], role, (int(fields[11]) + int(fields[12])) / _TICKS)
 
 
-def _role(pid: int, name: str) -> str:
-    if name in _COMPILERS:
+def _role(pid: int) -> str:
+    if name_of(pid) in _COMPILERS:
         return "compilers"
-    if 0 <= os.stat(f"/proc/{pid}").st_uid - base_uid() < SLOTS:
-        return "submissions"
-    words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-    return "judges" if b"fastkernels_env.pool" in words else "others"
+    return "submissions" if is_confined(pid) else "others"
 
 
 def _worked() -> float:

@@ -15,6 +15,7 @@ from typing import Any
 
 from ..sandbox import tree
 from . import connections
+from .processes import actor_processes, is_confined, is_judge, name_of
 
 _KINDS = ("judge", "judge", "worker", "actor", "node", "connection", "stall", "disk")
 """Killed: a judge, a process of a submission, an actor, a node, the dispatcher's connections to an actor; and for some seconds: a node does
@@ -51,9 +52,9 @@ class Killer:
         """Containment keeps a submission from its judge; so it is done for those that say that they would."""
         while True:
             await asyncio.sleep(_LOOK_SECONDS)
-            judges = [pid for actor in actor_processes() for pid in tree.descendants(actor) if _is_judge(pid)]
+            judges = [pid for actor in actor_processes() for pid in tree.descendants(actor) if is_judge(pid)]
             for judge in judges:
-                if any(_name(pid) == MURDERER for pid in tree.descendants(judge)):
+                if any(name_of(pid) == MURDERER for pid in tree.descendants(judge)):
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(judge, signal.SIGKILL)
                     self.killed["by a submission"] += 1
@@ -85,8 +86,8 @@ class Killer:
 
     def _kill(self, kind: str) -> bool:
         actors = actor_processes()
-        judges = [pid for actor in actors for pid in tree.descendants(actor) if _is_judge(pid) and len(tree.descendants(pid)) > _BUSY]
-        workers = [pid for judge in judges for pid in tree.descendants(judge) if _is_confined(pid)]
+        judges = [pid for actor in actors for pid in tree.descendants(actor) if is_judge(pid) and len(tree.descendants(pid)) > _BUSY]
+        workers = [pid for judge in judges for pid in tree.descendants(judge) if is_confined(pid)]
         found = {"actor": actors, "judge": judges, "worker": workers}[kind]
         if not found:
             return False
@@ -119,31 +120,3 @@ class Killer:
         finally:
             waste.unlink(missing_ok=True)
         return True
-
-
-def actor_processes() -> list[int]:
-    """Process ids of a fleet's actors on this machine, by what Ray calls them."""
-    return [int(path.parent.name) for path in Path("/proc").glob("[0-9]*/cmdline") if _line(path).startswith(b"ray::Judges")]
-
-
-def _is_judge(pid: int) -> bool:
-    return b"fastkernels_env.pool" in _line(Path(f"/proc/{pid}/cmdline"))
-
-
-def _is_confined(pid: int) -> bool:
-    """Whether it lives in a namespace of processes of its own, as a submission's do."""
-    with contextlib.suppress(OSError):
-        return os.readlink(f"/proc/{pid}/ns/pid") != os.readlink("/proc/self/ns/pid")
-    return False
-
-
-def _name(pid: int) -> str:
-    with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid}/comm").read_text().strip()
-    return ""
-
-
-def _line(path: Path) -> bytes:
-    with contextlib.suppress(OSError):
-        return path.read_bytes()
-    return b""

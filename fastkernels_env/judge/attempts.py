@@ -100,8 +100,7 @@ class Attempts:
             self.session.close()
             self._demand_quiet()
             return None, Suspicion("quiet_device", f"{busy}, and no longer once the submission has ended")
-        # What takes new memory at every call waits for it, now and then for long: that is a fault, which was found, and no lie.
-        if measured.sealing.suspicious and not scope.checks.has("memory_growth", Status.FAILED):
+        if measured.sealing.suspicious:
             return measured, Suspicion("sealed_calls", f"sealed calls are {measured.sealing.describe()}")
         return measured, None
 

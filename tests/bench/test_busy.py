@@ -34,7 +34,7 @@ def test_compilers_are_known_by_their_names(tmp_path, name, role):
     shell = tmp_path / name
     shutil.copyfile(shutil.which("sh"), shell)
     shell.chmod(0o700)
-    loop = "i=0; while [ $i -lt 400000 ]; do i=$((i+1)); done"
+    loop = "i=0; while [ $i -lt 1500000 ]; do i=$((i+1)); done"
     assert spin(shell, "-c", loop).core_seconds[role] > 0.05
 
 

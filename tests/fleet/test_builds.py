@@ -5,7 +5,6 @@ from __future__ import annotations
 import msgspec
 import pytest
 import ray
-from ray.cluster_utils import Cluster
 
 from fastkernels_env import Evaluator
 from fastkernels_env.build import Build, probe_containment
@@ -34,9 +33,7 @@ def submission(text):
 
 
 def order(text):
-    return msgspec.msgpack.encode(
-        Order.of(Entry(task="rms_norm", text=text, seed=0, effort="quick", context=Context(), prompt_hash=""))
-    )
+    return msgspec.msgpack.encode(Order.of(Entry(task="rms_norm", text=text, seed=0, effort="quick", context=Context(), prompt_hash="")))
 
 
 def made(key, text):
@@ -46,15 +43,9 @@ def made(key, text):
 
 
 @pytest.fixture(scope="module")
-def cluster(host_cache):
+def cluster(cluster_of):
     """A host with cores for a judge and one to spare, and one that is too small for a judge."""
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 3})
-    cluster.add_node(num_cpus=1)
-    cluster.wait_for_nodes()
-    ray.init(address=cluster.address, log_to_driver=False, logging_level="error")
-    yield cluster
-    ray.shutdown()
-    cluster.shutdown()
+    return cluster_of(3, 1)
 
 
 @pytest.fixture(scope="module")

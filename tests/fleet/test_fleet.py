@@ -16,11 +16,10 @@ import msgspec
 import pytest
 import ray
 import yaml
-from ray.cluster_utils import Cluster
 
 from fastkernels_env import read_log
 from fastkernels_env.bench import connections
-from fastkernels_env.bench.killer import actor_processes
+from fastkernels_env.bench.processes import actor_processes
 from fastkernels_env.fleet import Fleet
 from fastkernels_env.fleet.travel import pack
 from fastkernels_env.journal import Entry
@@ -35,16 +34,9 @@ SLOW = "```python\nimport time\n\n\ndef rms_norm(out, input, weight, epsilon):\n
 
 
 @pytest.fixture(scope="module")
-def cluster(host_cache):
+def cluster(cluster_of):
     """A head without cores and two nodes of two cores each."""
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
-    for _ in range(2):
-        made.add_node(num_cpus=2)
-    made.wait_for_nodes()
-    ray.init(address=made.address, log_to_driver=False, logging_level="error")
-    yield made
-    ray.shutdown()
-    made.shutdown()
+    return cluster_of(0, 2, 2)
 
 
 @pytest.fixture

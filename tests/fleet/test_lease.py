@@ -5,8 +5,6 @@ from __future__ import annotations
 import time
 
 import pytest
-import ray
-from ray.cluster_utils import Cluster
 
 from fastkernels_env import read_log
 from fastkernels_env.fleet import Fleet
@@ -18,12 +16,8 @@ STORE = "fk::store(sum_out + at + h, sum[h]);"
 
 
 @pytest.fixture(scope="module")
-def cluster(host_cache):
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
-    ray.init(address=cluster.address, log_to_driver=False, logging_level="error")
-    yield cluster
-    ray.shutdown()
-    cluster.shutdown()
+def cluster(cluster_of):
+    return cluster_of(2)
 
 
 def wrong(number):
@@ -39,7 +33,9 @@ def test_what_waits_beside_a_lease_has_its_turn(cluster, tmp_path, monkeypatch, 
     with Fleet(device="cpu", effort="quick", log=tmp_path / "log.jsonl", cores=1, judges=1) as fleet:
         fleet.wait(2)
         futures = [fleet.submit(WIDE, wrong(number)) for number in range(3)]
+        until = time.monotonic() + 60
         while not any(actor.leased for actor in fleet._fleet._actors):
+            assert time.monotonic() < until, "no lease began"
             time.sleep(0.1)
         futures.append(fleet.submit("rms_norm", "```python\ndef rms_norm(out, input, weight, epsilon):\n    pass\n```"))
         assert {future.result().outcome for future in futures} == {Outcome.WRONG}

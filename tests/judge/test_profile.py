@@ -295,20 +295,7 @@ def test_calls_that_only_a_row_makes_fast_are_tampering_or_at_least_not_paid(nam
     # The host is too busy for an accusation, or for the trick: what the first one remembers is wrong besides.
     assert evaluation.outcome is Outcome.ACCEPTED or evaluation.check("perturbation").status is Status.FAILED, evaluation.reason
     timing = evaluation.timings[0]
-    # What a thread computes after "go" is no trick: then a call takes as long in a row as sealed, many times what the baseline's takes.
-    late = name.startswith("works ahead") and timing.candidate_us > 10 * timing.baselines["eager"]
-    assert timing.sealed_added_us > 0 or timing.candidate_us > 0.5e6 * DEAR or late
-
-
-def test_what_never_frees_its_memory_is_rejected_for_that_and_not_accused(evaluator, tiny):
-    """New memory takes its time, now and then much of it; here a sleep stands for that."""
-    leak = "memory.setdefault('kept', []).append(b'x' * (1 << 20))\n"
-    body = leak + "honest(*args) if timed_calls() > 1 else dear(*args)"
-    evaluation = evaluator.evaluate("tiny_scale", python(textwrap.dedent(HEAD) + body))
-    assert evaluation.outcome is Outcome.STACK_CONFLICT, evaluation.reason
-    assert evaluation.check("memory_growth").status is Status.FAILED
-    assert evaluation.check("sealed_calls").status is not Status.FAILED
-    assert evaluation.timings[0].sealed_added_us > 0
+    assert timing.sealed_added_us > 0 or timing.candidate_us > 0.5e6 * DEAR
 
 
 @pytest.mark.parametrize("body", ["dear(*args)", "honest(*args)"])
