@@ -60,8 +60,13 @@ class HostCache:
 
     def save(self, record: HostRecord) -> None:
         """Write the record, atomically."""
-        with contextlib.suppress(OSError):
-            handle, name = tempfile.mkstemp(dir=self.folder)
-            with os.fdopen(handle, "wb") as file:
-                file.write(msgspec.json.encode(record))
-            os.replace(name, self.folder / "host.json")
+        write_atomically(self.folder / "host.json", msgspec.json.encode(record))
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file that is whole or as it was, if there is room for it."""
+    with contextlib.suppress(OSError):
+        handle, name = tempfile.mkstemp(dir=path.parent)
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        os.replace(name, path)

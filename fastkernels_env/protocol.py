@@ -176,7 +176,7 @@ Reply = Done | Raised | Failed
 
 
 class Spawn(msgspec.Struct, frozen=True, tag=True):
-    """Ask the fork server for a worker. Descriptors: channel, one that the clock wakes for each rank (CPU), page, log."""
+    """Ask the fork server for a worker. Descriptors: channel, one that the clock wakes for each rank (CPU), page, provisions, log."""
 
     worker: int
     device: str
@@ -188,6 +188,10 @@ class Spawn(msgspec.Struct, frozen=True, tag=True):
     """The worker will use the compile stack: import it first, so that the fork has it."""
     ranks: int = 1
     """How many processes it consists of, each with a device, or a core, of its own."""
+    provided: bool = False
+    """Whether there is a descriptor of provisions: what its compile caches hold at first."""
+    proved: bool = False
+    """Whether a fork server of this host has imported the compile stack, and forked a worker that used CUDA and that afterwards."""
 
 
 class Kill(msgspec.Struct, frozen=True, tag=True):

@@ -16,6 +16,7 @@ from rich.text import Text
 from .build import precompile_prelude
 from .judge.cases import Case, derive_seed, make_case
 from .judge.errors import JudgeFault, WorkerError
+from .judge.rehearsal import provide
 from .judge.verify import case_layout, run_case, smoke_case
 from .types import BaselineReport, Regime
 
@@ -70,17 +71,21 @@ def warm(
     assert judge.peaks
     say("precompiling headers")
     precompile_prelude()
+    say("letting the compile stack compile what it needs for itself")
+    provide(judge, force=force)
     results: list[Warmed] = []
     for task in tasks:
         name = task.folder.name
         if not task.workloads(judge.device.kind):
             continue
-        if not force and name in judge.warmed:
-            results += [Warmed(name, baseline, status) for baseline, status in judge.warmed[name].items()]
-            continue
         try:
-            with judge.device.judging():
-                results += _warm_task(judge, task, say)
+            if not force and name in judge.warmed:
+                results += [Warmed(name, baseline, status) for baseline, status in judge.warmed[name].items()]
+            else:
+                with judge.device.judging():
+                    results += _warm_task(judge, task, say)
+            say(f"{name}: letting the compile stack compile around it")
+            provide(judge, task, force)
         except JudgeFault as error:
             results.append(Warmed(name, "", "fault", detail=str(error)))
         except Exception as error:

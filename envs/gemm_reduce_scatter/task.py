@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
+import msgspec
 import torch
 
 from ...ranked import Comm, RankedTask, at_rank, join, stacked, tensor
 from ...rearrange import Rearrangement, Rows
-from ...task import Baseline, Cost, Input, Output, Weight, Workload
+from ...task import N1, Baseline, Cost, Gate, Input, Output, Weight, Workload
 
 if TYPE_CHECKING:
     from ...rearrange import Entries
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from ...task import Range, Value
 
 RANKS = 2
+_ROUNDED_PARTS = Gate(4e-2, 1e-2)
+"""Of the smoke check: both parts may be rounded to 8 bits and be as large as 5 where their sum is next to nothing (2 * 5 / 2^8)."""
 
 
 class GemmReduceScatter(RankedTask):
@@ -35,6 +38,7 @@ class GemmReduceScatter(RankedTask):
     category = "llm"
     architectures = ("llama", "qwen3_moe")
     ranks = RANKS
+    numerics = msgspec.structs.replace(N1, smoke={**N1.smoke, "bfloat16": _ROUNDED_PARTS})
     workspace: ClassVar[Mapping[str, int]] = {"cpu": 256 << 10, "cuda": 64 << 20}  # on a CPU most inputs have to go piece by piece
     signature = (
         Output("out", "T", "N", doc="this rank's rows of the sum"),

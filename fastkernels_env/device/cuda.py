@@ -137,21 +137,30 @@ class CudaDevice(Device):
         Raises:
             DeviceError: The device is out of memory.
         """
-        torch.cuda.empty_cache()  # what torch keeps for itself is lost to dedicated allocations
+        self._make_room(nbytes)
         try:
             return CudaArena(nbytes, range(self.index, self.index + ranks))
         except RuntimeError as error:
             raise DeviceError(f"cannot allocate {nbytes} bytes on {self.torch_device}: {error}") from error
 
+    def _make_room(self, nbytes: int) -> None:
+        """Give back what torch keeps for itself, which is lost to dedicated allocations, unless half of the memory stays free anyway.
+
+        Giving back waits for everything that runs on the device, other judges' work too.
+        """
+        free, total = torch.cuda.mem_get_info(self.index)
+        if free - nbytes < total // 2:
+            torch.cuda.empty_cache()
+
     def share(self) -> None:
-        """See `Device.share`: rings of up to a 32nd of the memory."""
+        """See `Device.share`: rings of up to a 64th of the memory."""
         self._shared = True
-        self.ring_limit = min(self.ring_limit, self.properties.total_memory // 32)
+        self.ring_limit = min(self.ring_limit, self.properties.total_memory // 64)
 
     def trim(self) -> None:
-        """Empty torch's cache, if the device is shared."""
+        """Empty torch's cache, if the device is shared and less than half of its memory is free."""
         if self._shared:
-            torch.cuda.empty_cache()
+            self._make_room(0)
 
     def short(self) -> bool:
         """See `Device.short`: less than an eighth is free."""

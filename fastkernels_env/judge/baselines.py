@@ -188,6 +188,7 @@ class BaselinePool:
             session.attach(arena)
             outputs = run_case(session, arena, self._device, task, case, seconds)
             session.detach()
+            session.rest()
         finally:
             arena.close()
         return {name: copies[0] for name, copies in outputs.items()}

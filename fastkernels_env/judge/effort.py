@@ -21,6 +21,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
             inside them sees (measured with `bench aa`, see docs/measurements).
         workload_floor: The same for what is different on every workload, so that a sum over workloads has less of it.
         caches: The K calls of a block touch this many times the last-level cache.
+        block: How long K calls take at least, as a share of what keeps the clock's noise small.
         fresh_seconds: Time per block for entries that are drawn anew and compared with their oracle; of a dear one chance decides.
         sealed_seconds: Budget of one workload's sealed calls.
         placements: How often the rings get new memory. Where memory lies makes a difference that rounds alone do not see.
@@ -32,6 +33,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     noise_floor: float
     workload_floor: float = 0.0
     caches: float = 2.0
+    block: float = 1.0
     fresh_seconds: float = 0.004
     sealed_seconds: float = 0.2
     placements: int = 1
@@ -73,7 +75,7 @@ EFFORTS = {
     ),
     "quick": Effort(
         2, False, False, Plan(rounds=5, least=3, seconds=0.3, caches=1.0, sealed_seconds=0.15, noise_floor=0.08),
-        Plan(rounds=10, least=5, seconds=0.4, sealed_seconds=0.1, noise_floor=0.006, workload_floor=0.0104), False,
+        Plan(rounds=8, least=5, seconds=0.2, block=0.3, sealed_seconds=0.1, noise_floor=0.006, workload_floor=0.0104), False,
     ),
 }
 """``full`` is what scores are reported with; ``quick`` gives an early, noisier answer."""

@@ -52,15 +52,17 @@ class Geometry(NamedTuple):
         return self.entries * self.stride + self.weights * self.weight_stride
 
 
-def plan_ring(task: Task, workload: Workload, cost: Cost, peaks: Peaks, device: Device, caches: float = 2.0) -> Geometry:
-    """Choose K so that K entries exceed `caches` times the cache and take long enough for the clock, within the memory limit."""
+def plan_ring(
+    task: Task, workload: Workload, cost: Cost, peaks: Peaks, device: Device, caches: float = 2.0, block: float = 1.0
+) -> Geometry:
+    """Choose K so that K entries exceed `caches` times the cache and take `block` times what the clock wants, within the memory limit."""
     ring_bytes = caches * device.cache_bytes
     entry, stride = _block(task, workload, weights=False)
     weight_layout, weight_stride = _block(task, workload, weights=True)
     flops = peaks.flops_per_s.get(workload.dtype, max(peaks.flops_per_s.values(), default=1e12))
     call_seconds = max(cost.bytes / peaks.copy_bytes_per_s, cost.flops / flops, 1e-6)
     by_cache = math.ceil(ring_bytes / max(cost.bytes, 1))
-    by_clock = math.ceil(device.target_seconds / call_seconds)
+    by_clock = math.ceil(block * device.target_seconds / call_seconds)
     by_memory = device.ring_limit // (2 * stride * task.ranks)
     calls = max(min(max(by_cache, by_clock, MIN_CALLS), MAX_CALLS, by_memory), 2)
     weights = min(math.ceil(ring_bytes / max(weight_stride, 1)) + 1, max(calls // 2, 1)) if weight_layout else 1

@@ -15,10 +15,12 @@ from ..clock import now
 from ..device import Device
 from ..forkserver import ForkServer, worker_environment
 from ..protocol import MAX_REPLY, Channel, Closed, Ended, Kill, Refused, ServerReply, Spawn, Spawned
+from ..provisions import CACHES
 from ..sandbox.layers import Report, refusal
 from ..task import Task
 from .errors import JudgeFault, LastingFault, WorkerError
 from .session import WorkerSession
+from .store import Store
 
 _START_SECONDS = 60.0
 _LOG_TAIL = 8000
@@ -36,6 +38,7 @@ class WorkerHost:
     Attributes:
         strict: Whether workers of submissions are refused that lack a layer of containment.
         reports: What held the workers of submissions, one per worker since the list was last emptied.
+        provisions: What the compile caches of such workers hold at first.
     """
 
     def __init__(self, device: Device, cache: Path, server: ForkServer | None = None) -> None:
@@ -45,14 +48,18 @@ class WorkerHost:
         self._lock = threading.Lock()
         self._server = server or ForkServer(device.kind)
         self._closed = False
+        self.provisions = Store(cache)
 
-    def spawn(self, task: Task | None = None, *, trusted: bool = False, stack: bool = False) -> WorkerSession:
+    def spawn(
+        self, task: Task | None = None, *, trusted: bool = False, stack: bool = False, own_caches: bool = False
+    ) -> WorkerSession:
         """Fork a worker.
 
         Args:
             task: What it will run: says of how many ranks it consists. None: of one.
             trusted: A baseline: keeps its compile caches between evaluations, and is not confined.
             stack: It will use the compile stack; the first such worker waits until the fork server has imported that.
+            own_caches: Its compile caches are in its scratch folder, as those of submissions are, although it is trusted.
 
         Raises:
             JudgeFault: The host is closed, the fork server is gone and could not be started again, no worker could be started, or it
@@ -62,7 +69,7 @@ class WorkerHost:
             self.check_room(task)
         scratch = Path(tempfile.mkdtemp(prefix="fastkernels-"))
         try:
-            session = self._spawn(scratch, trusted, stack, task.ranks if task else 1)
+            session = self._spawn(scratch, task, trusted, stack, own_caches or not trusted)
         except BaseException:  # an interrupt too: nobody else knows of the folder yet
             remove_scratch(scratch)
             raise
@@ -94,8 +101,9 @@ class WorkerHost:
             session.close()
             raise
 
-    def _spawn(self, scratch: Path, trusted: bool, stack: bool, ranks: int) -> WorkerSession:
-        worker = next(self._ids)
+    def _spawn(self, scratch: Path, task: Task | None, trusted: bool, stack: bool, own_caches: bool) -> WorkerSession:
+        worker, ranks = next(self._ids), task.ranks if task else 1
+        provisions = () if trusted else self.provisions.of(task.folder.name if task else "")
         with contextlib.ExitStack() as undo:
             clock = self.device.new_clock(ranks)
             undo.callback(clock.close)
@@ -103,10 +111,12 @@ class WorkerHost:
             undo.callback(judge_end.close)
             log = os.memfd_create("log", os.MFD_CLOEXEC)
             undo.callback(os.close, log)
-            environment = self._environment(scratch, trusted)
-            fds = (worker_end.fileno(), *clock.ends, clock.page, log)
+            environment = self._environment(scratch, scratch if own_caches else self.cache, self.cache if trusted else scratch)
+            fds = (worker_end.fileno(), *clock.ends, clock.page, *provisions, log)
             with worker_end:
-                reply = self._ask(Spawn(worker, self.device.kind, str(scratch), environment, trusted, stack, ranks), fds)
+                proved = self.provisions.any  # it took a worker that compiled for the device
+                request = Spawn(worker, self.device.kind, str(scratch), environment, trusted, stack, ranks, bool(provisions), proved)
+                reply = self._ask(request, fds)
             if isinstance(reply, Refused):
                 raise JudgeFault(f"no worker could be started: {reply.why}")
             assert isinstance(reply, Spawned)
@@ -150,13 +160,12 @@ class WorkerHost:
         assert isinstance(reply, Spawned | Refused | Ended)
         return reply
 
-    def _environment(self, scratch: Path, trusted: bool) -> dict[str, str]:
-        caches = self.cache if trusted else scratch
+    def _environment(self, scratch: Path, caches: Path, libraries: Path) -> dict[str, str]:
         return {
             **worker_environment(self.device.kind),
             "HOME": str(scratch), "TMPDIR": str(scratch),
-            "TRITON_CACHE_DIR": str(caches / "triton"), "TORCHINDUCTOR_CACHE_DIR": str(caches / "inductor"),
-            "FLASHINFER_WORKSPACE_BASE": str(caches), "TORCH_LOGS": "",
+            **{variable: str(caches / name) for variable, name in CACHES.items()},
+            "FLASHINFER_WORKSPACE_BASE": str(libraries), "TORCH_LOGS": "",
             "TORCHINDUCTOR_CPP_CACHE_PRECOMPILE_HEADERS": "0",  # it would put them into the scratch folder: eight seconds, each time
         }
 
@@ -165,6 +174,7 @@ class WorkerHost:
         with self._lock:
             self._closed = True
             self._server.close()
+            self.provisions.close()
 
 
 def remove_scratch(scratch: Path) -> None:

@@ -108,6 +108,10 @@ class Matrix:
             self._note_probe(probe.run(session, arena, scope.judge.device, scope.call_seconds, self._baseline_errors), probe)
         verify_overflow(scope, session)
 
+    def release(self) -> None:
+        """Give back what was drawn: the oracles of large cases take gigabytes. What was noted stays."""
+        self.cases, self.probes, self._earlier = [], [], {}
+
     def _baseline_errors(self, case: Case) -> dict[str, float]:
         return self.scope.judge.baselines.errors(self.scope.task, case)
 

@@ -15,7 +15,6 @@ one arrangement and plans once.
 
 from __future__ import annotations
 
-import contextlib
 import math
 import secrets
 import statistics
@@ -86,7 +85,7 @@ class Profiler:
 
         Args:
             name: Shown in errors.
-            session: Worker with its artefact loaded and nothing attached.
+            session: Worker with its artefact loaded; it forgets what is attached.
             arena: Of at least the geometry's size.
             verified: Whether outputs are compared with the oracle (the candidate's always are).
             replans: Whether `plan` must run again after every refill.
@@ -107,6 +106,7 @@ class Profiler:
     def _prepare(self, side: Side) -> None:
         session, geometry = side.session, self.sets.geometry
         self.turns.give(session)
+        session.forget()  # not before: what a submission does while it is another's turn is held against it
         session.attach(side.ring.arena)
         session.bind(side.ring.calls())
         if side.replans and side.answers is None:
@@ -238,8 +238,7 @@ class Profiler:
 
     def _round(self, sides: list[Side], number: int, sequences: tuple[int, ...] = (SHORT, LONG)) -> None:
         seen: list[Written] = []
-        with self.turns.alone() if self.device.dear_alone else contextlib.nullcontext():
-            self.turns.look()
+        with self.turns.round(self.device.dear_alone):
             self._plain = self.sets.arrange(self.generator, plain=True)
             for side in sides if number % 2 == 0 else sides[::-1]:
                 self.turns.give(side.session)

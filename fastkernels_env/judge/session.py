@@ -210,6 +210,13 @@ class WorkerSession:
         if stopped:
             tree.resume(stopped, self.pid)
 
+    def rest(self) -> None:
+        """Stop it until it is asked for something: who stops all that runs on a device has less to do. Ranks that cannot answer each
+        other for minutes would give up, so they go on.
+        """
+        if len(self.members) == 1:
+            self.pause()
+
     def processes(self) -> list[int]:
         """Process ids of the worker and of what it started, as this process sees them; empty if it has ended."""
         if self._ended is not None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -103,7 +104,7 @@ def measure(
                 _replace(judge, task, contestants, failure, failed)
                 candidate.session.forget()
     finally:
-        _let_go([candidate.session, *(c.session for c in contestants.values())])
+        _let_go(candidate.session, [c.session for c in contestants.values()])
         for arena in arenas:
             arena.close()
     return _summarise(judge, workload, sets.cost, seen, candidate.no_graph)
@@ -133,7 +134,7 @@ def draw_sets(judge: Judge, task: Task, workload: Workload, seed: int, plan: Pla
     where = judge.device.torch_device
     full = completed(task, workload, Regime.REALISTIC)
     probe = make_case(task, workload, Regime.REALISTIC, derive_seed(seed, workload.name), where, oracle=False)
-    geometry = plan_ring(task, full, task.cost(full, probe.args), judge.peaks, judge.device, plan.caches)
+    geometry = plan_ring(task, full, task.cost(full, probe.args), judge.peaks, judge.device, plan.caches, plan.block)
     return InputSets(task, workload, geometry, derive_seed(seed, workload.name), judge.device)
 
 
@@ -172,24 +173,22 @@ def _contest(profiler: Profiler, arenas: list[Arena], candidate: Entrant, contes
 
 def _open(profiler: Profiler, own: Arena, shared: Arena, candidate: Entrant, contestants: dict[str, Contestant]) -> list[Side]:
     """Bind all workers to rings, the candidate's first; the baselines share one arena."""
-    candidate.session.forget()
     opened = profiler.open_side(
         candidate.name, candidate.session, own, verified=candidate.verified, replans=candidate.has_plan, graph=not candidate.no_graph
     )
     sides = [opened]
     for name, contestant in contestants.items():
-        contestant.session.forget()
         sides.append(profiler.open_side(name, contestant.session, shared, verified=False, replans=contestant.has_plan))
     return sides
 
 
-def _let_go(sessions: list[WorkerSession]) -> None:
-    """Have every living worker unmap the rings."""
-    for session in sessions:
-        try:
+def _let_go(judged: WorkerSession, trusted: Sequence[WorkerSession]) -> None:
+    """Have every living worker unmap the rings; nothing more is asked of the trusted ones for a while."""
+    for session in (judged, *trusted):
+        with contextlib.suppress(WorkerError):
             session.forget()
-        except WorkerError:
-            continue
+    for session in trusted:
+        session.rest()
 
 
 def _no_baseline(judge: Judge, task: Task) -> JudgeFault:

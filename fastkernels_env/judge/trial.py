@@ -112,8 +112,7 @@ class Trial:
                 with self.timed(Stage.BUILD):
                     self._compile_ahead(artifact)
             with self.timed(Stage.SMOKE):
-                session, arena = self._load(artifact)
-                self._prepare_gate(artifact, profile)
+                session, arena = self._load(artifact, profile)
                 smoked = self.matrix.smoke(session, arena)
             if self._gate is not None and smoked:
                 self._gate.start()  # beside the verification
@@ -122,6 +121,7 @@ class Trial:
                 self._gate = None
             with self.timed(Stage.VERIFY):
                 self.matrix.verify(session, arena)
+                self.matrix.release()
                 session.detach()
                 self._drop_arena()
             self._integrate()
@@ -170,9 +170,10 @@ class Trial:
             self._arena.close()
             self._arena = None
 
-    def _load(self, artifact: Artifact) -> tuple[WorkerSession, Arena]:
+    def _load(self, artifact: Artifact, profile: bool) -> tuple[WorkerSession, Arena]:
         scope = self.scope
         self._session = scope.judge.host.spawn(scope.task)
+        self._prepare_gate(artifact, profile)
         self._session.load(scope.load_request(artifact), LOAD_SECONDS)
         self._arena = scope.judge.device.allocate(self.matrix.nbytes, scope.task.ranks)
         self._session.attach(self._arena)

@@ -30,7 +30,7 @@ class Turns:
         self._since: float | None = None
         self._idle_seconds = 0.0
 
-    def alone(self) -> AbstractContextManager[None]:
+    def alone(self) -> AbstractContextManager[bool]:
         """Have the device without other evaluations; whatever is timed is timed so."""
         return self._turnstile.alone()
 
@@ -44,16 +44,25 @@ class Turns:
         if session is not self._judged and self._since is None:
             self._since = self._used()
 
-    def look(self) -> None:
-        """Stop every worker and see whether the device is quiet.
+    @contextlib.contextmanager
+    def round(self, whole: bool) -> Iterator[None]:
+        """Begin a round: stop every worker and see whether the device is quiet.
+
+        Args:
+            whole: Whether to have the device without other evaluations to the round's end.
 
         Raises:
             NotQuiet: It is not.
         """
         for session in (self._judged, *self._trusted):
             session.pause()
-        with self.alone():
-            self._canary.check()
+        with contextlib.ExitStack() as held:
+            seen = held.enter_context(self.alone())
+            if not seen:
+                self._canary.check()
+            if not whole:
+                held.close()
+            yield
 
     def settle(self) -> None:
         """The measurement is over.

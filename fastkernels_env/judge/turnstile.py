@@ -29,24 +29,28 @@ class Turnstile:
         self._depth = 0
 
     @contextlib.contextmanager
-    def alone(self) -> Iterator[None]:
-        """Have the device alone. May be nested; whoever is inside goes on being alone until the outermost one ends."""
+    def alone(self) -> Iterator[bool]:
+        """Have the device alone. May be nested; whoever is inside goes on being alone until the outermost one ends.
+
+        Yields:
+            Whether the device was seen to be quiet right now.
+        """
         if self._depth:
-            yield
+            yield False
             return
         start = time.perf_counter()
-        self._enter()
+        seen = self._enter()
         self.waited += (entered := time.perf_counter()) - start
         self._depth = 1
         try:
-            yield
+            yield seen
         finally:
             self._depth = 0
             self.leave()
             self.seconds += time.perf_counter() - entered
 
-    def _enter(self) -> None:
-        """Enter, and wait for what those who are stopped have left on the device.
+    def _enter(self) -> bool:
+        """Enter, and wait for what those who are stopped have left on the device; whether it was seen to be quiet.
 
         What does not end by itself is ended by its own judge, which must not be stopped for that. If nothing helps it may be a work of the
         submission that is about to be timed: that is for the canary to say.
@@ -56,14 +60,17 @@ class Turnstile:
             for _ in range(_TRIES):
                 deadline = time.perf_counter() + _PATIENCE
                 while time.perf_counter() < deadline:
-                    if self.quiet is None or self.quiet():
-                        return
+                    if self.quiet is None:
+                        return False
+                    if self.quiet():
+                        return True
                 self.leave()
                 time.sleep(_PATIENCE)
                 self.enter()
         except BaseException:  # an interrupt, or a device that is lost: the others go on
             self.leave()
             raise
+        return False
 
     @contextlib.contextmanager
     def seat(self) -> Iterator[None]:

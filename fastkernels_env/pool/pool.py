@@ -17,8 +17,8 @@ from .seat import END_SECONDS, Job, Seat
 
 _JUDGE_BYTES = 3 << 30
 """Memory of the host that a judge and its workers may need."""
-_MOST_MEASURING = 3
-"""Judges of a GPU that hold rings at a time, of up to a 32nd of its memory; sets, copies and a second ring make that four times as much."""
+_MOST_MEASURING = 4
+"""Judges of a GPU that hold rings at a time, of up to a 64th of its memory; sets, copies and a second ring make that four times as much."""
 _MOST_PASSED = 4
 """So many jobs for every judge may be taken before an earlier one, so that baselines need not be started anew."""
 _MOST_JUDGES = 12

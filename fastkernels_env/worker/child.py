@@ -16,6 +16,7 @@ from pathlib import Path
 import msgspec
 
 from ..protocol import Channel, Closed, Load, Raised, Request, Spawn
+from ..provisions import unpack
 from ..sandbox import linux
 from .crew import collect, deal, muster
 from .session import Session
@@ -29,15 +30,19 @@ def run_child(request: Spawn, fds: list[int], cores: Collection[int]) -> None:
 
     Args:
         request: Device, scratch folder, environment, number of ranks.
-        fds: Channel, what the clock wakes each rank by (CPU), clock page.
+        fds: Channel, what the clock wakes each rank by (CPU), clock page, provisions if there are any.
         cores: Of which every rank takes one.
     """
+    provisions = fds.pop() if request.provided else None
     channel_fd, *ends, page = fds
     os.environ.clear()
     os.environ.update(request.environment)
     os.chdir(request.scratch)
     tempfile.tempdir = None
     faulthandler.enable()
+    if provisions is not None:
+        unpack(provisions, request.scratch)
+        os.close(provisions)
     channel = Channel(socket.socket(fileno=channel_fd))
     rank, crew = 0, list[tuple[int, Channel]]()
     if request.ranks > 1:

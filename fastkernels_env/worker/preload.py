@@ -21,9 +21,24 @@ _PIECES = (
     "torch.distributed.tensor", "torch.distributed.fsdp", "torch.export", "torch._inductor.codecache", "torch._dynamo",
     "torch._functorch.aot_autograd", "torch._dynamo.backends.debugging", "torch._subclasses.schema_check_mode",
 )
-_GPU_PIECES = ("torch._inductor.compile_fx", "torch._dynamo.repro.after_aot", "torch.export._trace", "torch._inductor.debug")
+_PATTERNS = "torch._inductor.fx_passes.serialized_patterns."
+_GPU_PIECES = (
+    "torch._inductor.compile_fx", "torch._dynamo.repro.after_aot", "torch.export._trace", "torch._inductor.debug",
+    # What Inductor and Triton would import when they first compile something.
+    "torch.distributed.tensor.experimental", "sympy.combinatorics", "sympy.tensor.tensor", "torch._inductor.fx_passes.quantization",
+    "torch._inductor.fx_passes.freezing_patterns", "torch._inductor.codegen.cpp_wrapper_gpu",
+    "torch._inductor.codegen.cuda_combined_scheduling", "torch._inductor.codegen.halide", "torch._inductor.codegen.pallas",
+    "torch._inductor.codegen.wrapper_fxir", "torch._inductor.runtime.caching", "torch._inductor.fx_passes.fuse_attention",
+    *(f"{_PATTERNS}{name}" for name in ("mm_pattern", "bmm_pattern", "addmm_pattern", *(f"_sfdp_pattern_{n}" for n in range(1, 28)))),
+    "torch._inductor.fx_passes.mkldnn_fusion", "torch._inductor.choices", "torch._inductor.codegen.segmented_tree",
+    "torch._inductor.codegen.memory_planning", "torch._inductor.cudagraph_trees", "torch._dynamo.backends.inductor",
+    "triton.experimental.gluon", "triton.compiler.code_generator",
+)
+_KEYS = (("triton.runtime.cache", "triton_key"), ("torch._inductor.codecache", "torch_key"))
+"""Functions that read all sources of a library for the keys of its caches, and keep the answer: four tenths of a second for Triton's."""
+_READ_SOURCES = "the keys of caches"
 _FIRST_GRAPH = "the first graph"
-"""A piece that is no module: what Dynamo and AOTAutograd import and build when they compile something for the first time."""
+"""Pieces that are no modules: this one is what Dynamo and AOTAutograd import and build when they compile something for the first time."""
 _PROBE = 0
 """The number under which the trial process is kept among the workers; theirs start at 1."""
 _LOOK_AGAIN = 0.1
@@ -36,12 +51,13 @@ class Preload:
     Args:
         device: Device kind.
         living: The server's children by number; the process that tries the imports joins them.
+        proved: Whether it is known already that they do no harm.
     """
 
-    def __init__(self, device: str, living: dict[int, int]) -> None:
+    def __init__(self, device: str, living: dict[int, int], proved: bool = False) -> None:
         self._device, self._living = device, living
         self._left = list(pieces(device))
-        if device == "cuda":
+        if device == "cuda" and not proved:
             living[_PROBE] = _start_probe()
 
     @property
@@ -79,7 +95,7 @@ class Preload:
 
 def pieces(device: str) -> tuple[str, ...]:
     """Modules that the gate uses on a device kind, in an order in which no single import takes long."""
-    return _PIECES + (_GPU_PIECES if device == "cuda" else (_FIRST_GRAPH,))  # where there is a GPU Dynamo initialises CUDA
+    return _PIECES + ((*_GPU_PIECES, _READ_SOURCES) if device == "cuda" else (_FIRST_GRAPH,))  # on a GPU Dynamo initialises CUDA
 
 
 def import_pieces(device: str, names: Sequence[str]) -> None:
@@ -88,9 +104,17 @@ def import_pieces(device: str, names: Sequence[str]) -> None:
         for name in names:
             if name == _FIRST_GRAPH:
                 _compile_something()
+            elif name == _READ_SOURCES:
+                _read_sources()
             else:
                 with contextlib.suppress(ModuleNotFoundError):
                     importlib.import_module(name)
+
+
+def _read_sources() -> None:
+    for module, function in _KEYS:
+        with contextlib.suppress(ModuleNotFoundError, AttributeError):  # another version has it elsewhere, and reads them when it must
+            getattr(importlib.import_module(module), function)()
 
 
 @functools.cache

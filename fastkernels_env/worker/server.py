@@ -102,7 +102,8 @@ class _Server:
 
     def _spawn(self, request: Spawn, fds: list[int]) -> Spawned:
         *kept, log = fds
-        self._preload = self._preload or Preload(self._device, self._trusted)  # not before: the first worker is waited for
+        # Not before: the first worker is waited for.
+        self._preload = self._preload or Preload(self._device, self._trusted, request.proved)
         if request.stack:
             self._preload.finish()
         if request.trusted:
