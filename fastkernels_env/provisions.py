@@ -1,9 +1,8 @@
-"""What the compile stack compiles around a submission, the same for all of them: made once per host, given to every worker.
+"""What the compile stack compiles for its own use, the same in every process: made once per host, given to every worker.
 
-A worker's compile caches are its own, so that no submission reads what another one wrote. But Triton's helper library, the first graph that
-Inductor compiles, and the graph around a task's operator come out the same each time, after seconds. So a trusted worker, which loads
-a baseline and never a submission, makes them once (see `judge.rehearsal`). Every other worker unpacks a copy of that into caches of
-its own, from a file in memory that nobody can write to any more.
+A worker's compile caches are its own, so that no submission reads what another one wrote. But Triton's helper library and the first graph
+that Inductor compiles come out the same each time, after seconds. So a trusted worker, which never loads anything, makes them once. Every
+worker of a submission unpacks a copy of that into caches of its own, from a file in memory that nobody can write to any more.
 """
 
 from __future__ import annotations
@@ -13,7 +12,6 @@ import fcntl
 import io
 import os
 import tarfile
-from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 CACHES = {"TRITON_CACHE_DIR": "triton", "TORCHINDUCTOR_CACHE_DIR": "inductor"}
@@ -26,7 +24,7 @@ def pack(folder: str | Path) -> bytes:
     """The caches in a worker's folder as a tar archive."""
     target = io.BytesIO()
     with tarfile.open(fileobj=target, mode="w") as archive:
-        for path in sorted(_kept(Path(folder))):
+        for path in sorted(path for name in CACHES.values() for path in Path(folder, name).rglob("*") if path.is_file()):
             content = path.read_bytes()
             entry = tarfile.TarInfo(str(path.relative_to(folder)))
             if _names_files(entry.name):
@@ -34,14 +32,6 @@ def pack(folder: str | Path) -> bytes:
             entry.size, entry.mode = len(content), path.stat().st_mode & 0o777
             archive.addfile(entry, io.BytesIO(content))
     return target.getvalue()
-
-
-def _kept(folder: Path) -> Iterator[Path]:
-    """Files of the caches; of Triton's, libraries and the kernels that Inductor writes, not those of the baseline itself."""
-    for path in (path for name in CACHES.values() for path in Path(folder, name).rglob("*")):
-        inductors = any(path.parent.glob("triton_*")) or not path.is_relative_to(folder / "triton")
-        if path.is_file() and (path.suffix == ".so" or inductors):
-            yield path
 
 
 def unpack(descriptor: int, folder: str | Path) -> None:

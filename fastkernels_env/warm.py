@@ -16,7 +16,7 @@ from rich.text import Text
 from .build import precompile_prelude
 from .judge.cases import Case, derive_seed, make_case
 from .judge.errors import JudgeFault, WorkerError
-from .judge.rehearsal import provide
+from .judge.store import provide
 from .judge.verify import case_layout, run_case, smoke_case
 from .types import BaselineReport, Regime
 
@@ -72,20 +72,18 @@ def warm(
     say("precompiling headers")
     precompile_prelude()
     say("letting the compile stack compile what it needs for itself")
-    provide(judge, force=force)
+    provide(judge.host, force)
     results: list[Warmed] = []
     for task in tasks:
         name = task.folder.name
         if not task.workloads(judge.device.kind):
             continue
+        if not force and name in judge.warmed:
+            results += [Warmed(name, baseline, status) for baseline, status in judge.warmed[name].items()]
+            continue
         try:
-            if not force and name in judge.warmed:
-                results += [Warmed(name, baseline, status) for baseline, status in judge.warmed[name].items()]
-            else:
-                with judge.device.judging():
-                    results += _warm_task(judge, task, say)
-            say(f"{name}: letting the compile stack compile around it")
-            provide(judge, task, force)
+            with judge.device.judging():
+                results += _warm_task(judge, task, say)
         except JudgeFault as error:
             results.append(Warmed(name, "", "fault", detail=str(error)))
         except Exception as error:

@@ -103,7 +103,6 @@ class WorkerHost:
 
     def _spawn(self, scratch: Path, task: Task | None, trusted: bool, stack: bool, own_caches: bool) -> WorkerSession:
         worker, ranks = next(self._ids), task.ranks if task else 1
-        provisions = () if trusted else self.provisions.of(task.folder.name if task else "")
         with contextlib.ExitStack() as undo:
             clock = self.device.new_clock(ranks)
             undo.callback(clock.close)
@@ -112,9 +111,9 @@ class WorkerHost:
             log = os.memfd_create("log", os.MFD_CLOEXEC)
             undo.callback(os.close, log)
             environment = self._environment(scratch, scratch if own_caches else self.cache, self.cache if trusted else scratch)
-            fds = (worker_end.fileno(), *clock.ends, clock.page, *provisions, log)
-            with worker_end:
-                proved = self.provisions.any  # it took a worker that compiled for the device
+            proved = bool(self.provisions)  # it took a worker that compiled for the device
+            with worker_end, contextlib.nullcontext(()) if trusted else self.provisions.lent() as provisions:
+                fds = (worker_end.fileno(), *clock.ends, clock.page, *provisions, log)
                 request = Spawn(worker, self.device.kind, str(scratch), environment, trusted, stack, ranks, bool(provisions), proved)
                 reply = self._ask(request, fds)
             if isinstance(reply, Refused):

@@ -27,7 +27,7 @@ FIRST, SECOND, OTHER, RESULT = range(4)
 """Calls: two on the base workload, one on another size, and one whose outputs take other calls' results."""
 PAIRS = range(4, 12)
 """Calls on the base workload, in turn on the first and on the second case's values (CUDA)."""
-STACK_SECONDS = 60.0
+_STACK_SECONDS = 60.0
 STEP_SECONDS = 20.0
 _TOLERATED = 0.1
 """Largest relative RMS error of an eager call that is left to verification."""
@@ -55,7 +55,7 @@ def start_worker(scope: Scope, born: Callable[[WorkerSession], None] = lambda se
         undo.callback(session.close)
         born(session)
         try:
-            session.watch(not scope.interpreted, STACK_SECONDS)
+            session.watch(not scope.interpreted, _STACK_SECONDS)
         except StepFailed as error:
             raise JudgeFault(f"the compile stack of this host cannot be used: {error.summary}") from None
         undo.pop_all()

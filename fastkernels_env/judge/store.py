@@ -5,55 +5,79 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..cache import write_atomically
-from ..provisions import sealed
+from ..provisions import pack, sealed
+from .errors import JudgeFault, StepFailed, WorkerError
+
+if TYPE_CHECKING:
+    from .host import WorkerHost
+
+_SECONDS = 60.0
 
 
 class Store:
-    """Provisions in a host's cache: for each task, and for tasks that have none. Thread-safe.
+    """The provisions in a host's cache. Thread-safe.
 
     Args:
         cache: The folder.
     """
 
     def __init__(self, cache: Path) -> None:
-        self._cache, self._lock = cache, threading.Lock()
-        self._open: dict[str, int] = {}
+        self._path, self._lock = cache / "provisions.tar", threading.Lock()
+        self._descriptor: int | None = None
 
-    @property
-    def any(self) -> bool:
-        """Whether there are some for tasks that have none of their own."""
-        return self._path("").exists()
+    def __bool__(self) -> bool:
+        """Whether there are any."""
+        return self._path.exists()
 
-    def has(self, task: str) -> bool:
-        """Whether a task (by name; empty: any other) has some."""
-        return self._path(task).exists()
-
-    def add(self, task: str, content: bytes) -> None:
+    def keep(self, content: bytes) -> None:
         """Keep what `pack` gave; workers that start from now on get it."""
-        write_atomically(self._path(task), content)
-        with self._lock:
-            if (old := self._open.pop(task, None)) is not None:
-                os.close(old)
+        write_atomically(self._path, content)
+        self.close()
 
-    def of(self, task: str) -> tuple[int, ...]:
-        """A descriptor of a task's provisions, or of the general ones; nothing if there are none."""
+    @contextlib.contextmanager
+    def lent(self) -> Iterator[tuple[int, ...]]:
+        """A descriptor of the provisions, to be handed on; nothing if there are none."""
         with self._lock:
-            for name in (task, ""):
-                if name not in self._open:
-                    with contextlib.suppress(OSError):
-                        self._open[name] = sealed(self._path(name).read_bytes())
-                if name in self._open:
-                    return (self._open[name],)
-        return ()
-
-    def _path(self, task: str) -> Path:
-        return self._cache / f"provisions{f'-{task}' if task else ''}.tar"
+            if self._descriptor is None:
+                with contextlib.suppress(OSError):
+                    self._descriptor = sealed(self._path.read_bytes())
+            lent = () if self._descriptor is None else (os.dup(self._descriptor),)
+        try:
+            yield lent
+        finally:
+            for descriptor in lent:
+                os.close(descriptor)
 
     def close(self) -> None:
-        """Close all descriptors."""
+        """Close the descriptor. Idempotent."""
         with self._lock:
-            while self._open:
-                os.close(self._open.popitem()[1])
+            if self._descriptor is not None:
+                os.close(self._descriptor)
+                self._descriptor = None
+
+
+def provide(host: WorkerHost, force: bool = False) -> None:
+    """Let the compile stack of a GPU host compile in a trusted worker what it compiles in every other, and keep it.
+
+    Args:
+        host: Whose cache gets it; on a CPU host the stack compiles nothing that takes long.
+        force: Also if the host has it.
+
+    Raises:
+        JudgeFault: No worker could be started, or the compile stack of this host cannot be used.
+    """
+    if host.device.kind != "cuda" or (host.provisions and not force):
+        return
+    session = host.spawn(trusted=True, stack=True, own_caches=True)
+    try:
+        session.watch(True, _SECONDS)
+        host.provisions.keep(pack(session.scratch))
+    except (WorkerError, StepFailed) as error:
+        raise JudgeFault(f"the compile stack of this host cannot be used: {error.summary}") from None
+    finally:
+        session.close()

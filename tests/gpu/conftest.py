@@ -31,7 +31,8 @@ def pytest_collection_modifyitems(items):
 
 def _ranks(item):
     """How many ranks the task has that a test is about."""
-    name = item.callspec.params.get("name") if hasattr(item, "callspec") else None
+    params = item.callspec.params if hasattr(item, "callspec") else {}
+    name = params.get("name") or params.get("task")
     return load_task(name).ranks if name in task_folders() else 1
 
 

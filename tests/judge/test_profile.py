@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import textwrap
+from pathlib import Path
 
+import msgspec
 import pytest
 
 from fastkernels_env import Outcome
+from fastkernels_env.judge import effort
 from fastkernels_env.types import Status
 
 PYTHON = """
@@ -304,6 +307,45 @@ def test_the_same_work_in_every_call_is_honest(body, evaluator, tiny, sealed):
     assert evaluation.outcome is Outcome.ACCEPTED, evaluation.reason
     assert evaluation.check("sealed_calls").status is Status.PASSED
     assert evaluation.timings[0].sealed_pairs > 0
+
+
+FORGETS = """
+    ```python
+    import time
+    import torch
+
+    class Prepared:
+        def __init__(self, weight):
+            self.weight = weight
+
+        def __del__(self):
+            end = time.process_time() + 0.3
+            while time.process_time() < end:
+                pass
+
+    def prepare(out, input, weight, factor):
+        return Prepared(weight * factor)
+
+    def tiny_scale(out, input, weight, factor, *, prepared):
+        torch.mul(input, prepared.weight, out=out)
+    ```
+"""
+
+
+def test_what_a_submission_is_told_to_forget_is_no_work_in_anothers_turn(evaluator, tiny, monkeypatch):
+    """Rings move to other memory after a baseline's turn: then the submission is asked to let go of the first."""
+    quick = effort.EFFORTS["quick"]
+    monkeypatch.setitem(effort.EFFORTS, "quick", quick._replace(cpu=msgspec.structs.replace(quick.cpu, placements=2)))
+    evaluation = evaluator.evaluate("tiny_scale", textwrap.dedent(FORGETS), effort="quick")
+    assert evaluation.outcome is Outcome.ACCEPTED, evaluation.reason
+
+
+def test_a_baseline_of_which_nothing_is_asked_stands_still(evaluator, tiny):
+    """Whoever has the device alone then has fewer processes to stop."""
+    for _ in range(2):
+        assert evaluator.evaluate("tiny_scale", python(HONEST["plain"])).outcome is Outcome.ACCEPTED
+        for session in evaluator.open().baselines.sessions():
+            assert Path(f"/proc/{session.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
 
 
 def test_idle_company_is_no_evidence(evaluator, tiny):

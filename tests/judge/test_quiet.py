@@ -8,12 +8,14 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from fastkernels_env.device.cpu import CpuDevice
 from fastkernels_env.judge.quiet import Canary, NotQuiet, Strays
 from fastkernels_env.judge.turns import taking_turns
+from fastkernels_env.judge.turnstile import Turnstile
 
 SPIN = "import os\nos.fork()\nwhile True: pass"
 
@@ -100,6 +102,57 @@ def test_everyone_goes_on_afterwards(judged, trusted):
     while Strays(judged.pid).seconds([]) <= before + 0.02:
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+class Shared(Turnstile):
+    """One of several judges' way to the device; notes whether it is had."""
+
+    shared = True
+
+    def __init__(self, quiet):
+        super().__init__()
+        self.had, self.quiet = False, quiet
+
+    def enter(self):
+        self.had = True
+
+    def leave(self):
+        self.had = False
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_round_may_have_the_device_to_its_end(judged, trusted, whole):
+    gate = Shared(lambda: True)
+    with taking_turns(judged, [trusted], Canary(CpuDevice()), gate) as turns, turns.round(whole):
+        assert gate.had is whole
+    assert not gate.had
+
+
+def test_everyone_stands_still_before_a_round_looks(judged, trusted):
+    seen = []
+
+    def look():
+        deadline = time.monotonic() + 5  # the kernel takes a moment, for which `Work` does not wait
+        while time.monotonic() < deadline and seen != ["T", "T"]:
+            seen[:] = [Path(f"/proc/{work.pid}/stat").read_text().split()[2] for work in (judged, trusted)]
+        return True
+
+    gate = Shared(look)
+    with taking_turns(judged, [trusted], Canary(CpuDevice()), gate) as turns, turns.round(whole=True):
+        pass
+    assert seen == ["T", "T"]
+
+
+def test_a_round_does_not_begin_on_a_device_that_is_busy(judged, trusted):
+    canary = Canary(Slowed(*QUIET, 0.020))
+    with taking_turns(judged, [trusted], canary) as turns, pytest.raises(NotQuiet), turns.round(whole=True):
+        raise AssertionError("it began")
+
+
+def test_what_was_just_seen_to_be_quiet_is_not_looked_at_again(judged, trusted):
+    canary = Canary(Slowed(*QUIET, 0.020))
+    with taking_turns(judged, [trusted], canary, Shared(lambda: True)) as turns, turns.round(whole=True):
+        pass
 
 
 class Slowed(CpuDevice):

@@ -36,6 +36,20 @@ def test_a_quiet_device_is_had_at_once():
     assert gate.told == ["enter", "leave"]
 
 
+def test_who_enters_is_told_that_it_was_seen_to_be_quiet():
+    gate = Gate(0)
+    with gate.alone() as seen, gate.alone() as inside:
+        assert seen
+        assert not inside, "nobody looked again"
+
+
+def test_nothing_is_said_where_nobody_looks_or_it_is_never_quiet(monkeypatch):
+    monkeypatch.setattr(turnstile, "_PATIENCE", 0.0)
+    for gate in (Turnstile(), Gate(10**9)):
+        with gate.alone() as seen:
+            assert not seen
+
+
 def test_what_is_busy_is_waited_for():
     gate = Gate(3)
     with gate.alone():
