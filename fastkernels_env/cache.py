@@ -67,6 +67,10 @@ def write_atomically(path: Path, content: bytes) -> None:
     """Write a file that is whole or as it was, if there is room for it."""
     with contextlib.suppress(OSError):
         handle, name = tempfile.mkstemp(dir=path.parent)
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.replace(name, path)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+            os.replace(name, path)
+        except OSError:
+            os.unlink(name)
+            raise

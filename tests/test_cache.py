@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import resource
 import stat
 from pathlib import Path
 
 import pytest
 
-from fastkernels_env.cache import HostCache, HostRecord, cache_root
+from fastkernels_env.cache import HostCache, HostRecord, cache_root, write_atomically
 from fastkernels_env.types import DeviceInfo, Peaks
 
 INFO = DeviceInfo(kind="cpu", name="a processor", cores=2)
@@ -95,3 +96,16 @@ def test_a_folder_that_disappeared_costs_the_record_only(root):
     cache.save(RECORD)
     assert cache.load() is None
     assert stat.S_ISDIR(Path(root).stat().st_mode)
+
+
+def test_a_file_that_cannot_be_written_is_as_it_was_and_leaves_nothing(tmp_path):
+    path = tmp_path / "kept"
+    write_atomically(path, b"before")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, before[1]))
+    try:
+        write_atomically(path, b"after" * 100)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert path.read_bytes() == b"before"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["kept"]
