@@ -9,16 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .._arguments import check_log, check_task, default_tasks, load, resolve_device
+from .._arguments import check_log, check_task, default_tasks, resolve_device
 from .._terminal import ACCEPTED, OTHER, Problem, display, make_table, tell, write
+from .load_commands import DeviceOption, JsonOption, chaos, listed, scaling, throughput
 
 if TYPE_CHECKING:
     from .suite import Fixture, Suite
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Benchmarks of the judge itself.")
 
-DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 OutOption = Annotated[Path | None, typer.Option(help="JSONL file to append to; what it holds is not run again.")]
 SuiteOption = Annotated[Path | None, typer.Option(help="Folder of the threat suite; that of this checkout without it.")]
 OnlyOption = Annotated[str, typer.Option(help="Only fixtures whose name, category or task fits this pattern.")]
@@ -100,7 +99,7 @@ def survival(
     if as_json:
         write(json.dumps(to_builtins(result), indent=1) + "\n")
     else:
-        figures = {**to_builtins(result), "outcomes": _listed(result.outcomes), "leaks": _listed(result.leaks)}
+        figures = {**to_builtins(result), "outcomes": listed(result.outcomes), "leaks": listed(result.leaks)}
         write("".join(f"{name.replace('_', ' ')}: {value}\n" for name, value in figures.items()))
     return ACCEPTED if result.good else OTHER
 
@@ -173,56 +172,8 @@ def threats(suite: SuiteOption = None) -> int:
     return ACCEPTED
 
 
-@app.command()
-def throughput(
-    count: Annotated[int, typer.Option(min=1, help="Submissions.")] = 200,
-    device: DeviceOption = "auto",
-    effort: Annotated[str, typer.Option(help="full or quick")] = "quick",
-    judges: Annotated[int | None, typer.Option(help="Processes that judge; as many as cores and memory allow without it.")] = None,
-    usual: Annotated[int, typer.Option(min=0, help="How many of them go through a process-per-evaluation loop too.")] = 20,
-    alone: Annotated[int, typer.Option(min=0, help="How often every seed is judged alone, to see whether load distorts timing.")] = 3,
-    tasks: Annotated[list[str] | None, typer.Option("--task", help="Only these tasks; without it, all of one rank.")] = None,
-    files: Annotated[list[str] | None, typer.Option("--file", help="Only seeds in files of this name, such as triton.py.")] = None,
-    as_json: JsonOption = False,
-) -> int:
-    """Judge many distinct submissions at once and print evaluations per minute; exit status 1 if one was not accepted."""
-    kind = resolve_device(device)
-    from msgspec import to_builtins
-
-    from .throughput import lines, run_throughput
-
-    for name in tasks or []:
-        check_task(name)
-    wide = [name for name in tasks or [] if load(name).ranks > 1]
-    if usual and wide:
-        raise Problem(f"expected tasks of one rank for the usual loop, got {', '.join(wide)}; leave it out with --usual 0")
-    chosen = files or (["triton.py"] if kind == "cuda" else ["cpu.cpp"])
-    chosen_tasks = tasks or [name for name in default_tasks(kind) if load(name).ranks == 1]
-    result = run_throughput(kind, chosen_tasks, chosen, count, effort, judges or "auto", usual, alone, tell)
-    write(json.dumps(to_builtins(result), indent=1) + "\n" if as_json else "".join(f"{line}\n" for line in lines(result)))
-    return ACCEPTED if set(result.outcomes) == {"accepted"} else OTHER
-
-
-@app.command()
-def chaos(
-    count: Annotated[int, typer.Option(min=1, help="Replies.")] = 300,
-    nodes: Annotated[int, typer.Option(min=1, help="Nodes of the cluster, all on this machine.")] = 2,
-    every: Annotated[float, typer.Option(min=0.1, help="Mean seconds from one kill to the next.")] = 15.0,
-    seed: Annotated[int, typer.Option(help="Of what is killed, and when.")] = 0,
-    as_json: JsonOption = False,
-) -> int:
-    """Judge a batch while judges, actors and nodes are killed; exit status 1 if a verdict is lost, doubled or not the right one."""
-    from msgspec import to_builtins
-
-    from .chaos import run_chaos
-
-    result = run_chaos(count, nodes, every, seed, tell)
-    if as_json:
-        write(json.dumps(to_builtins(result), indent=1) + "\n")
-    else:
-        figures = {**to_builtins(result), "unexpected": _listed(result.unexpected) or 0, "killed": _listed(result.killed)}
-        write("".join(f"{name}: {value}\n" for name, value in figures.items()))
-    return ACCEPTED if result.good else OTHER
+for _command in (throughput, scaling, chaos):
+    app.command()(_command)
 
 
 def _suite(folder: Path | None) -> Suite:
@@ -245,10 +196,6 @@ def _chosen(suite: Suite, kind: str, pattern: str, seeds: bool) -> list[Fixture]
     if not chosen:
         raise Problem(f"no fixture for device {kind!r} fits the pattern {pattern!r}; the command `bench threats` lists them")
     return chosen
-
-
-def _listed(figures: dict[str, int]) -> str:
-    return ", ".join(f"{name.replace('_', ' ')} {figure}" for name, figure in figures.items())
 
 
 def _check_out(out: Path | None) -> None:

@@ -22,6 +22,7 @@ from ..types import Answer, Evaluation, Item, Outcome
 from .alarms import seeds_on
 from .busy import Busy, Shares
 
+Progress = Callable[[str], None]
 _LOOP_SECONDS = 300.0
 _AHEAD = 3
 """Replies in hand for every judge, so that it can choose one whose baselines it has."""
@@ -93,7 +94,7 @@ def marked(source: str, file: str, number: int) -> str:
 
 def run_throughput(
     device: str, tasks: Sequence[str], files: Sequence[str], count: int, effort: str, judges: int | str, usual: int, alone: int,
-    progress: Callable[[str], None] = lambda text: None,
+    progress: Progress = lambda text: None,
 ) -> Throughput:
     """Judge a batch, then some of it the usual way and some of it alone, in one run.
 
@@ -110,7 +111,7 @@ def run_throughput(
     """
     items = list(submissions(device, tasks, files, count))
     with Evaluator(device, effort=effort, judges=judges) as evaluator, Busy(open_device(device).info().uuid) as busy:
-        asked, answers, ended = asyncio.run(_judge(evaluator, items, progress))
+        asked, answers, ended = asyncio.run(judge_all(evaluator, items, progress))
         share, seats = evaluator.alone_seconds, evaluator.judges
     start, last = min(asked), max(ended)
     first = min(ended)
@@ -129,10 +130,8 @@ def run_throughput(
     )  # fmt: skip
 
 
-async def _judge(
-    evaluator: Evaluator, items: list[Item], progress: Callable[[str], None]
-) -> tuple[list[float], list[Answer], list[float]]:
-    """When every item was handed in, its answer, and when that came."""
+async def judge_all(evaluator: Evaluator, items: list[Item], progress: Progress) -> tuple[list[float], list[Answer], list[float]]:
+    """Judge a batch: when every item was handed in, the answers in the order in which they came, and when they did."""
     asked: list[float] = []
     answers, ended = [], []
 
