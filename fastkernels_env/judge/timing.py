@@ -104,7 +104,7 @@ def measure(
                 _replace(judge, task, contestants, failure, failed)
                 candidate.session.forget()
     finally:
-        _let_go(candidate.session, [c.session for c in contestants.values()])
+        _let_go(candidate.session, judge.baselines.sessions())
         for arena in arenas:
             arena.close()
     return _summarise(judge, workload, sets.cost, seen, candidate.no_graph)
