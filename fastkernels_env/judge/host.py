@@ -111,7 +111,7 @@ class WorkerHost:
             log = os.memfd_create("log", os.MFD_CLOEXEC)
             undo.callback(os.close, log)
             environment = self._environment(scratch, scratch if own_caches else self.cache, self.cache if trusted else scratch)
-            proved = bool(self.provisions)  # it took a worker that compiled for the device
+            proved = self.provisions.present  # it took a worker that compiled for the device
             with worker_end, contextlib.nullcontext(()) if trusted else self.provisions.lent() as provisions:
                 fds = (worker_end.fileno(), *clock.ends, clock.page, *provisions, log)
                 request = Spawn(worker, self.device.kind, str(scratch), environment, trusted, stack, ranks, bool(provisions), proved)

@@ -30,7 +30,8 @@ class Store:
         self._path, self._lock = cache / "provisions.tar", threading.Lock()
         self._descriptor: int | None = None
 
-    def __bool__(self) -> bool:
+    @property
+    def present(self) -> bool:
         """Whether there are any."""
         return self._path.exists()
 
@@ -71,7 +72,7 @@ def provide(host: WorkerHost, force: bool = False) -> None:
     Raises:
         JudgeFault: No worker could be started, or the compile stack of this host cannot be used.
     """
-    if host.device.kind != "cuda" or (host.provisions and not force):
+    if host.device.kind != "cuda" or (host.provisions.present and not force):
         return
     session = host.spawn(trusted=True, stack=True, own_caches=True)
     try:

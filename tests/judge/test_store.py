@@ -59,12 +59,12 @@ def told(host, tmp_path, source, **how):
 
 
 def test_there_is_nothing_where_nothing_was_kept(host, tmp_path):
-    assert not host.provisions
+    assert not host.provisions.present
     assert told(host, tmp_path, LOOKS).endswith("found nothing")
 
 
 def test_a_submission_finds_them_in_its_cache(provided, tmp_path):
-    assert provided.provisions
+    assert provided.provisions.present
     assert told(provided, tmp_path, LOOKS).endswith("found provisions")
 
 
@@ -104,4 +104,4 @@ def test_no_descriptor_is_left(provided, tmp_path):
 
 def test_a_cpu_host_makes_none(host):
     provide(host)
-    assert not host.provisions
+    assert not host.provisions.present
