@@ -71,7 +71,7 @@ class Attempts:
         by_chance = first is not None and excess_by_chance(scope.judge, first)
         if doubt is None and first is not None and not by_chance:
             return first
-        self._renew()
+        self.renew()
         second, again = self._attempt(workload, contestants, sets)
         if doubt and again and doubt.check == again.check:
             raise Tampering(again.check, f"on {workload.name}: {again.detail}; seen again in a fresh process")
@@ -125,7 +125,7 @@ class Attempts:
         except NotQuiet as busy:
             raise JudgeFault(f"the device is not quiet: {busy}, without any submission too") from None
 
-    def _renew(self) -> None:
+    def renew(self) -> None:
         """Load the artefact into a new process."""
         self.session.close()
         self.session = self._scope.judge.host.spawn(self._scope.task)

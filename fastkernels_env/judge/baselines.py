@@ -144,10 +144,15 @@ class BaselinePool:
         return [contestant.session for living in self._tasks.values() for contestant in living.values()]
 
     def reopen(self, task: Task, baseline: Baseline) -> Contestant | None:
-        """Start a baseline anew that was dropped; None if it does not come up."""
+        """Start a baseline anew whose process is gone; None if it does not come up."""
         living, reports = self._tasks[str(task.folder)], self._reports[str(task.folder)]
         self._open(task, baseline, living, reports)
         return living.get(baseline.name)
+
+    def restart(self, task: Task, baseline: Baseline) -> Contestant | None:
+        """Give a baseline that is up another process; None if that does not come up."""
+        self._tasks[str(task.folder)].pop(baseline.name).session.close()
+        return self.reopen(task, baseline)
 
     def _is_due(self, task: str, report: BaselineReport | None) -> bool:
         """Whether a baseline that is not up should be started."""

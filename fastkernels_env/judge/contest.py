@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from ..types import Artifact, Regime, Speedup, Timing
 from .attempts import Attempts, Tampering
 from .cases import derive_seed, make_case
+from .errors import JudgeFault
 from .scope import CALL_SECONDS, Scope
 from .score import speedup
 from .sets import InputSets
@@ -14,7 +15,13 @@ from .timing import Measurement, draw_sets
 from .verify import case_layout, run_case
 
 if TYPE_CHECKING:
+    from .baselines import Contestant
     from .session import WorkerSession
+
+SMALL_GAIN = 1.6
+"""On a CPU a process may be faster or slower than another one of the same code, for as long as it lives: by up to a third was seen, and by
+half where a thread happened to win a race against the clock. Gains below this factor are measured again in fresh processes of both sides.
+"""
 
 
 class Contest:
@@ -67,15 +74,17 @@ class Contest:
         contestants = scope.judge.contestants(scope.task, scope.effort.compiled)
         attempts = Attempts(scope, session, artifact)
         try:
-            measured = []
-            for workload in scope.public_workloads():
-                measured.append(attempts.measure(workload, contestants, self._sets.pop(workload.name, None)))
-                self.timings.append(measured[-1].timing)
-                self.setup_us |= measured[-1].setup_us
+            results = [self._measure(attempts, contestants)]
+            gain = self._compare(results[0])
+            if scope.kind == "cpu" and gain.low > 1 and gain.estimate < SMALL_GAIN:
+                attempts.renew()
+                results.append(self._measure(attempts, self._renewed(contestants, results[0])))
+            measured = min(results, key=lambda result: self._compare(result).low)
+            self.timings = [m.timing for m in measured]
+            self.setup_us = {name: us for m in measured for name, us in m.setup_us.items()}
             self._pass_checks(measured)
             self._check_floor()
-            plan = scope.effort.plan(scope.kind)
-            self.speedup = speedup([m.samples for m in measured], plan.noise_floor, plan.workload_floor)
+            self.speedup = self._compare(measured)
             if scope.effort.trace and scope.kind == "cuda":
                 self.own_kernel_share = self._trace(attempts.session, kernels)
         except Tampering as evidence:
@@ -83,6 +92,32 @@ class Contest:
             scope.checks.failed(evidence.check, evidence.detail)
         finally:
             attempts.close()
+
+    def _measure(self, attempts: Attempts, contestants: dict[str, Contestant]) -> list[Measurement]:
+        """Every workload once; what was measured before one that fails is kept in `timings`."""
+        measured: list[Measurement] = []
+        for workload in self.scope.public_workloads():
+            measured.append(attempts.measure(workload, contestants, self._sets.pop(workload.name, None)))
+            self.timings = [m.timing for m in measured]
+        return measured
+
+    def _compare(self, measured: list[Measurement]) -> Speedup:
+        plan = self.scope.effort.plan(self.scope.kind)
+        return speedup([m.samples for m in measured], plan.noise_floor, plan.workload_floor)
+
+    def _renewed(self, contestants: dict[str, Contestant], measured: list[Measurement]) -> dict[str, Contestant]:
+        """The contestants, with fresh processes for those that were the best baseline of a workload.
+
+        Raises:
+            JudgeFault: One of them does not come up again: nobody goes on without the best opponent.
+        """
+        scope = self.scope
+        for name in dict.fromkeys(m.timing.best_baseline for m in measured if m.timing.best_baseline in contestants):
+            again = scope.judge.baselines.restart(scope.task, contestants[name].baseline)
+            if again is None:
+                raise JudgeFault(f"baseline {name!r} did not start again, to be measured a second time")
+            contestants[name] = again
+        return contestants
 
     def _pass_checks(self, measured: list[Measurement]) -> None:
         checks = self.scope.checks

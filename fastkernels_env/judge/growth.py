@@ -29,6 +29,10 @@ COMPARED = 2
 ROUNDS = 8
 ROUND_CALLS = 25
 """Eight rounds of 25 calls are 200."""
+MOST_ROUNDS = 32
+"""For what grows little but steadily: over 800 calls 8 KiB a call add up to more than allocators hold back."""
+_SUSPICIOUS = 1 / 16
+"""Share of a limit from which on steady growth is watched for longer."""
 _MOST_BYTES = {"cpu": 1 << 27, "cuda": 1 << 30}
 """What all cases may take, roughly: where one is large, there are fewer."""
 _BINARIES = (".cubin", ".so", ".o")
@@ -64,7 +68,7 @@ class Sweep:
         self.cases = [self._draw(sizes[0], 0)]
         count = max(LEAST_SIZES + 2, _MOST_BYTES[rig.scope.kind] // max(_activation_bytes(rig.scope.task, self.cases[0]), 1))
         self.cases += [self._draw(size, place) for place, size in enumerate(sizes[1:count], 1)]
-        self._last = Slots(rig.scope.task, self.cases, ROUNDS)
+        self._last = Slots(rig.scope.task, self.cases, MOST_ROUNDS)
         self._arena: Arena | None = None
         self._call_seconds = 0.0
 
@@ -109,22 +113,29 @@ class Sweep:
         calls = ROUND_CALLS if not self._call_seconds else max(LEAST_CALLS, min(ROUND_CALLS, int(_ROUND_SECONDS / self._call_seconds)))
         order = [number % len(self.cases) for number in range(calls)]
         series: dict[str, list[float]] = {name: [] for name in _LIMITS}
-        for number in range(1, ROUNDS + 1):
-            self._place(number)
-            told = self._rig.step("memory", *order, seconds=2 * STEP_SECONDS)
-            series["allocated"].append(told.get("allocated", 0.0))
-            series["resident"].append(self._resident())
-            series["used"].append(self._device_memory())
-            series["tasks"].append(self._rig.session.tasks() if self._rig.session else 0)
-            series["descriptors"].append(self._descriptors())
+        for number in range(1, MOST_ROUNDS + 1):
+            self._round(number, order, series)
+            if number % ROUNDS == 0 and not _is_undecided(series):
+                break
+        rounds = len(series["tasks"])
         for name, values in series.items():
             if grown := growth(values, _LIMITS[name]):
                 evidence = Evidence.REPORTED if name == "allocated" else Evidence.JUDGED
-                when = f"over the last {ROUNDS // 2 * calls} of {ROUNDS * calls} calls"
+                when = f"over the last {rounds // 2 * calls} of {rounds * calls} calls"
                 much = f"{grown:.0f}" if name in ("tasks", "descriptors") else f"{grown / 2**20:.1f} MiB"
                 return Finding(f"{_WORDS[name]} grew by {much} {when}", evidence)
         unseen = ", of the device's memory only what torch hands out: the driver does not tell it by process here"
-        return Finding(note=f"a plateau over {ROUNDS * calls} calls{unseen if math.isnan(series['used'][-1]) else ''}")
+        return Finding(note=f"a plateau over {rounds * calls} calls{unseen if math.isnan(series['used'][-1]) else ''}")
+
+    def _round(self, number: int, order: Sequence[int], series: dict[str, list[float]]) -> None:
+        """Run the calls of one round at addresses of its own, and note what they left."""
+        self._place(number)
+        told = self._rig.step("memory", *order, seconds=2 * STEP_SECONDS)
+        series["allocated"].append(told.get("allocated", 0.0))
+        series["resident"].append(self._resident())
+        series["used"].append(self._device_memory())
+        series["tasks"].append(self._rig.session.tasks() if self._rig.session else 0)
+        series["descriptors"].append(self._descriptors())
 
     def _place(self, shift: int) -> Slots:
         """Put every case in place, `shift` steps from where it was at first."""
@@ -202,6 +213,13 @@ def _open_files(pid: int) -> float:
 def _activation_bytes(task: Task, case: Case) -> int:
     weights = {arg.name for arg in task.signature if arg.role is Role.WEIGHT}
     return sum(value.nbytes for name, value in case.args.items() if isinstance(value, torch.Tensor) and name not in weights)
+
+
+def _is_undecided(series: dict[str, list[float]]) -> bool:
+    """Whether something grew steadily, and everything by too little to say so."""
+    if any(growth(values, _LIMITS[name]) for name, values in series.items()):
+        return False
+    return any(growth(values, _LIMITS[name] * _SUSPICIOUS) for name, values in series.items())
 
 
 def growth(values: Sequence[float], limit: float) -> float:

@@ -1,9 +1,10 @@
 """Probes: a small case, run among other calls.
 
 The first call is the case itself. Then follow, in a secret order: another case of other size, the first case twice more at other
-addresses, and the first case with small changes; the last call is the other case again. Then the weights are replaced where they lie, as
-a server does whose model is updated, and the first call runs again. From this follows whether outputs survive later calls (`aliasing`),
-whether equal inputs give equal outputs (`determinism`), and whether every input counts (`perturbation`).
+addresses, and the first case with small changes; the last call is the other case again. Then one of the changes is made where the first
+call's inputs lie and that call runs again, as every step of a server does in the buffers of the step before; and once more after the
+weights were replaced where they lie, as a server does whose model is updated. From this follows whether outputs survive later calls
+(`aliasing`), whether equal inputs give equal outputs (`determinism`), and whether every input counts (`perturbation`).
 """
 
 from __future__ import annotations
@@ -92,6 +93,7 @@ class Probe:
         try:
             self.changes = draw_changes(task, first, rng)
             self.updated = self._update(device)
+            self.in_place = self._in_place(rng)
         except Exception as error:
             where = f"{first.describe()}, when its inputs are changed"
             raise JudgeFault(f"task {task.folder.name!r} is broken on {where}: {type(error).__name__}: {error}") from error
@@ -107,6 +109,12 @@ class Probe:
         drawn = make_case(self.task, case.workload, case.regime, seed, device, oracle=False)
         weights = {arg.name: drawn.args[arg.name] for arg in self.task.signature if arg.role is Role.WEIGHT}
         return visible(self.task, case, "the weights where they lie", {**case.args, **weights}) if weights else []
+
+    def _in_place(self, rng: random.Random) -> list[Change]:
+        """A change of one input, which the next call in the same buffers must see: nothing is prepared or planned in between."""
+        constant = [arg.name for arg in self.task.signature if arg.role in (Role.WEIGHT, Role.METADATA)]
+        found = [c for c in self.changes if all(c.case.args.get(name) is self.first.args.get(name) for name in constant)]
+        return [change._replace(label=f"{change.label} where it lies") for change in rng.sample(found, min(len(found), 1))]
 
     def run(self, session: WorkerSession, arena: Arena, device: Device, seconds: float, limits: Limits) -> Findings:
         """Run all calls and judge them.
@@ -138,20 +146,29 @@ class Probe:
         private = memory.clone()
         before, outputs = self._outputs(early, 1)[0], self._outputs(private, len(slots))
         found = self._judge(before, outputs, limits, *touched(self.task, self.layout, private, image))
-        if self.updated and not (found.wrong or found.perturbation):
-            problem = self._run_updated(self.updated[0], session, memory, device, seconds, limits)
-            found = found._replace(perturbation=problem, changes=(*found.changes, self.updated[0].label))
+        for change, again in (*((c, self._run_in_place) for c in self.in_place), *((c, self._run_updated) for c in self.updated)):
+            if not (found.wrong or found.perturbation):
+                again(change, session, memory, device, seconds)
+                problem = self._unmoved(change, self._outputs(memory.clone(), 1)[0], limits)
+                found = found._replace(perturbation=problem, changes=(*found.changes, change.label))
         return found
 
-    def _run_updated(
-        self, change: Change, session: WorkerSession, memory: torch.Tensor, device: Device, seconds: float, limits: Limits
-    ) -> str:
-        """Replace the weights of the first call and run it again; what does not follow."""
+    def _run_in_place(self, change: Change, session: WorkerSession, memory: torch.Tensor, device: Device, seconds: float) -> None:
+        """Change the first call's inputs and run it again over its own answer: a poison would tell that the call is a new one."""
+        slot = self.layout.slots[0]
+        answers = {arg.name: view_of(memory, slot.refs[arg.name]).clone() for arg in self.task.outputs if arg.role is Role.OUTPUT}
+        write_slot(memory, self.task, slot, change.case.args, 0, self.task.unused(change.case.args))
+        for name, answer in answers.items():
+            view_of(memory, slot.refs[name]).copy_(answer)
+        device.synchronize()
+        session.run([0], seconds)
+
+    def _run_updated(self, change: Change, session: WorkerSession, memory: torch.Tensor, device: Device, seconds: float) -> None:
+        """Replace the weights of the first call and run it again."""
         write_slot(memory, self.task, self.layout.slots[0], change.case.args, 0, self.task.unused(change.case.args))
         device.synchronize()
         session.setup([0], seconds)
         session.run([0], seconds)
-        return self._unmoved(change, self._outputs(memory.clone(), 1)[0], limits)
 
     def _outputs(self, memory: torch.Tensor, count: int) -> list[dict[str, torch.Tensor]]:
         return [{arg.name: view_of(memory, slot.refs[arg.name]) for arg in self.task.outputs} for slot in self.layout.slots[:count]]

@@ -131,6 +131,14 @@ def test_one_check_is_failed_by_what_it_is_for(gate, code, name, evidence, detai
     assert checks[name].evidence is evidence
 
 
+def test_what_grows_little_but_steadily_is_watched_for_longer(gate):
+    checks = gate(plain("_kept = []", after="_kept.append(torch.ones(1 << 11))"))
+    assert failures(checks) == {"memory_growth"}
+    assert "memory of the process grew by" in checks["memory_growth"].detail
+    few = gate(plain("_kept = []", after="_kept.append(torch.ones(1 << 11)) if len(_kept) < 100 else None"))
+    assert failures(few) == set(), few["memory_growth"].detail
+
+
 @pytest.mark.parametrize(
     ("kept", "detail"),
     [
