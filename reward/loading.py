@@ -5,13 +5,14 @@ A preset file holds ``summary``, ``bounds = [low, high]``, and one table ``[part
 * ``term``: name of a registered term.
 * ``weight``: a number for every grade, or a table with a number per grade; a grade that is not in the table is gated out.
 * ``gate``: beside a single number, the list of grades it is paid in.
-* ``prices``: for the term ``failed_checks`` only, a table of check names and what a failure costs, each 0 to 1.
 * ``clip``: ``[low, high]``, limits of the term's value before it is weighted; needed where the term has no range of its own.
+* the term's parameters, where it has some: ``prices`` of ``failed_checks``, ``baseline`` of ``speedup_over``.
 
 ``bounds`` are proved from the ranges, clips and weights when the file is loaded.
 
-Optional at the top: ``order = "production"`` (the bands must keep that order, or the file is refused) and ``modules``, the names of
-Python modules to import first because they define terms.
+Optional at the top: ``order = "production"`` (the bands must keep that order, or the file is refused), ``modules``, the names of
+Python modules to import first because they define terms, and the table ``[credit]`` with ``kind`` and ``gamma``: how the scores of an
+episode's turns become rewards.
 """
 
 from __future__ import annotations
@@ -26,11 +27,11 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from ..checks import BY_NAME
+from .credit import Credit
 from .grade import Grade
 from .order import ORDERS
 from .preset import Part, Preset, PresetError
-from .terms import FAILED_CHECKS, FailedChecks, Range, Term, get_term, term_names
+from .registry import RESERVED, Definition, Range, Term, get_term, term_names
 
 _FOLDER = Path(__file__).parent / "presets"
 _MAX_WEIGHT = 1e6
@@ -44,13 +45,13 @@ class _File(msgspec.Struct, forbid_unknown_fields=True):
     parts: dict[str, Any]
     order: str = ""
     modules: list[str] = []
+    credit: Any = {}
 
 
 class _Table(msgspec.Struct, forbid_unknown_fields=True):
     term: str
     weight: Any = 1.0
     gate: list[str] | None = None
-    prices: dict[str, Any] | None = None
     clip: tuple[float, float] | None = None
 
 
@@ -80,7 +81,7 @@ def load_preset(name_or_path: str | os.PathLike[str]) -> Preset:
 
 
 def _build(path: Path) -> Preset:
-    file = _convert(_read(path), _File, str(path))
+    file = _convert(_read(path), _File, path)
     for module in file.modules:
         try:
             importlib.import_module(module)
@@ -90,8 +91,11 @@ def _build(path: Path) -> Preset:
         raise PresetError(f"{path}: bounds: expected two finite numbers [low, high] with low < high, got {list(file.bounds)}")
     if not file.parts:
         raise PresetError(f"{path}: parts: expected at least one table [parts.<name>]")
-    parts = tuple(_part(name, table, f"{path}: parts.{name}") for name, table in file.parts.items())
-    preset = Preset(name=path.stem, summary=file.summary, bounds=file.bounds, parts=parts, order=file.order)
+    parts = tuple(_part(name, table, path) for name, table in file.parts.items())
+    credit = _convert(file.credit, Credit, path, "credit")
+    preset = Preset(
+        name=path.stem, summary=file.summary, bounds=file.bounds, parts=parts, order=file.order, credit=credit, file=str(path)
+    )
     _check_bounds(preset, str(path))
     if file.order:
         if file.order not in ORDERS:
@@ -109,37 +113,52 @@ def _read(path: Path) -> dict[str, Any]:
         raise PresetError(f"{path}: is not TOML: {error}") from error
 
 
-def _convert(data: Any, kind: type[_T], where: str) -> _T:
+def _convert(data: Any, kind: type[_T], path: Path, key: str = "", others: tuple[str, ...] = ()) -> _T:
+    """The data of a key as a struct; `others` are keys beside it, for the message."""
     try:
         return msgspec.convert(data, kind)
     except msgspec.ValidationError as error:
-        raise PresetError(f"{where}: {error}; known keys are: {', '.join(kind.__struct_fields__)}") from error
+        said, _, inner = str(error).partition(" - at `$")
+        where = ".".join(filter(None, (key, inner.strip("`.")))) or "top level"
+        keys = "" if inner else f"; known keys are: {', '.join((*others, *kind.__struct_fields__))}"
+        raise PresetError(f"{path}: {where}: {said}{keys}") from error
 
 
-def _part(name: str, data: Any, where: str) -> Part:
+def _part(name: str, data: Any, path: Path) -> Part:
+    key = f"parts.{name}"
+    where = f"{path}: {key}"
     if not _PART_NAME.fullmatch(name) or name == "total":
         raise PresetError(f"{where}: a part's name is lower-case letters, digits and underscores, and not 'total'")
-    table = _convert(data, _Table, where)
-    term = _failed_checks(table, where) if table.term == FAILED_CHECKS else get_term(table.term)
-    if table.prices is not None and table.term != FAILED_CHECKS:
-        raise PresetError(f"{where}.prices: only the term {FAILED_CHECKS!r} has prices; drop them from {table.term!r}")
-    if term is None:
+    if not isinstance(data, dict):
+        raise PresetError(f"{where}: expected a table with the key term, got {data!r}")
+    table = _convert({name: value for name, value in data.items() if name in RESERVED}, _Table, path, key)
+    definition = get_term(table.term)
+    if definition is None:
         raise PresetError(
             f"{where}.term: unknown term {table.term!r}; known are: {', '.join(term_names())}; "
             "if a module of yours defines it, name that module under the top-level key modules"
         )
+    term = _bind(definition, {name: value for name, value in data.items() if name not in RESERVED}, path, key)
     return Part(name=name, term=term, weights=_weights(table, where), clip=_clip(table.clip, term, where))
 
 
-def _failed_checks(table: _Table, where: str) -> Term:
-    if not table.prices:
-        raise PresetError(f"{where}.prices: the term {FAILED_CHECKS!r} needs a table of check names and prices, such as {{canaries = 0.5}}")
-    for name, price in table.prices.items():
-        if name not in BY_NAME:
-            raise PresetError(f"{where}.prices: unknown check {name!r}; known are: {', '.join(BY_NAME)}")
-        if isinstance(price, bool) or not isinstance(price, int | float) or not 0 <= price <= 1:
-            raise PresetError(f"{where}.prices.{name}: expected a price between 0 and 1, got {price!r}")
-    return FailedChecks(tuple((name, float(price)) for name, price in table.prices.items())).term()
+def _bind(definition: Definition, arguments: dict[str, Any], path: Path, key: str) -> Term:
+    _check_finite(arguments, f"{path}: {key}")
+    if definition.check is not None:
+        try:
+            definition.check(arguments)
+        except ValueError as error:
+            raise PresetError(f"{path}: {key}.{error}") from error
+    return definition.bind(_convert(arguments, definition.parameters, path, key, RESERVED))
+
+
+def _check_finite(value: Any, where: str) -> None:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise PresetError(f"{where}: expected a finite number, got {value!r}")
+    for key, inner in value.items() if isinstance(value, dict) else ():
+        _check_finite(inner, f"{where}.{key}")
+    for index, inner in enumerate(value) if isinstance(value, list) else ():
+        _check_finite(inner, f"{where}[{index}]")
 
 
 def _weights(table: _Table, where: str) -> tuple[tuple[Grade, float], ...]:

@@ -7,8 +7,9 @@ import math
 import msgspec
 
 from ..types import Evaluation, Reward
+from .credit import Credit
 from .grade import Grade, grade_of
-from .terms import Range, Term
+from .registry import Range, Term
 
 
 class PresetError(ValueError):
@@ -16,7 +17,7 @@ class PresetError(ValueError):
 
 
 class TermError(Exception):
-    """A term that returned something that is no number. The message names the term, the preset and the evaluation."""
+    """A term that returned something that is no number. The message names the preset's file, the key, the term and the evaluation."""
 
 
 class Part(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,6 +57,10 @@ class Preset(msgspec.Struct, frozen=True, kw_only=True):
     parts: tuple[Part, ...]
     order: str = ""
     """Name of the order that the bands of the grades keep, proved when the preset is loaded; empty: none."""
+    credit: Credit = Credit()
+    """How the scores of an episode's turns become their rewards, for `turn_rewards`."""
+    file: str = ""
+    """Where it was loaded from."""
 
     @property
     def part_names(self) -> tuple[str, ...]:
@@ -65,7 +70,7 @@ class Preset(msgspec.Struct, frozen=True, kw_only=True):
     def band(self, grade: Grade) -> Range:
         """The lowest and highest total of that grade."""
         reaches = [part.reach(grade) for part in self.parts]
-        return math.fsum(low for low, _ in reaches), math.fsum(high for _, high in reaches)
+        return _sum([low for low, _ in reaches]), _sum([high for _, high in reaches])
 
     def score(self, evaluation: Evaluation) -> Reward:
         """The reward of an evaluation.
@@ -90,15 +95,23 @@ class Preset(msgspec.Struct, frozen=True, kw_only=True):
         weight = part.weight(grade)
         if weight == 0:
             return 0.0
-        returned = part.term.function(evaluation)
+        returned = part.term(evaluation)
         try:
             value = float(returned)
         except (TypeError, ValueError, OverflowError):
             value = math.nan
         if math.isnan(value):
             raise TermError(
-                f"term {part.term.name!r} of preset {self.name!r} returned {returned!r} for evaluation {evaluation.id!r}; "
-                "a term must return a number"
+                f"{self.file or self.name}: parts.{part.name}: term {part.term.name!r} returned {returned!r} for evaluation "
+                f"{evaluation.id!r}; a term must return a number"
             )
         low, high = part.values(grade)
         return weight * min(max(value, low), high) + 0.0
+
+
+def _sum(values: list[float]) -> float:
+    """Their sum; NaN, which lies within no bounds, if they have none."""
+    try:
+        return math.fsum(values)
+    except (OverflowError, ValueError):
+        return math.nan

@@ -34,15 +34,18 @@ def dicts(values):
     return st.dictionaries(text, values, max_size=3)
 
 
+check_names = st.one_of(text, st.sampled_from(["build", "smoke", "canaries"]))
+baseline_names = st.one_of(text, st.sampled_from(["eager", "compile"]))
 checks = st.builds(
-    Check, name=text, stage=st.sampled_from(Stage), status=st.sampled_from(Status), evidence=st.sampled_from(Evidence), detail=text
+    Check, name=check_names, stage=st.sampled_from(Stage), status=st.sampled_from(Status), evidence=st.sampled_from(Evidence), detail=text
 )
 speedups = st.tuples(ratio, ratio, ratio).map(sorted).map(
     lambda ends: Speedup(low=ends[0], estimate=ends[1], high=ends[2], worst=ends[0], worst_workload="w")
 )
 odd_speedups = st.builds(Speedup, estimate=odd_number, low=odd_number, high=odd_number, worst=odd_number, worst_workload=text)
 timings = st.builds(
-    Timing, workload=text, count=st.integers(0, 9), candidate_us=number, baselines=dicts(number), best_baseline=text,
+    Timing, workload=text, count=st.integers(0, 9), candidate_us=number, best_baseline=text,
+    baselines=st.dictionaries(baseline_names, number, max_size=3), sealed_added_us=number,
     speed_of_light=st.none() | share, floor_us=st.none() | number, candidate_samples_us=st.lists(number, max_size=3),
     baseline_samples_us=dicts(st.lists(number, max_size=3)),
 )

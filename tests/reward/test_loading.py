@@ -16,6 +16,8 @@ strategies = runpy.run_path(str(Path(__file__).parent / "strategies.py"))
 bare, check = strategies["bare"], strategies["check"]
 SHIPPED = (Path(reward.__file__).parent / "presets" / "production.toml").read_text("utf-8")
 MINIMAL = 'summary = "s"\nbounds = [0, 1]\n[parts.right]\nterm = "workloads_right"\n'
+TIMED = 'summary = "s"\nbounds = [0, 1]\n[parts.fast]\nterm = "faster_than"\n'
+CREDITED = MINIMAL + "[credit]\n"
 PRICED = 'summary = "s"\nbounds = [0, 1]\n[parts.price]\nterm = "failed_checks"\n'
 
 
@@ -63,12 +65,13 @@ def test_failed_checks_cost_their_prices(write):
     [
         ("summary = ", "mine.toml: is not TOML"),
         ('bounds = [0, 1]\nparts = {}', "missing required field `summary`"),
-        ('typo = 1\n' + MINIMAL, "mine.toml: Object contains unknown field `typo`; known keys are: summary"),
+        ('typo = 1\n' + MINIMAL, "mine.toml: top level: Object contains unknown field `typo`; known keys are: summary"),
         (MINIMAL + "wieght = 1\n", "mine.toml: parts.right: Object contains unknown field `wieght`; known keys are: term, weight"),
         (MINIMAL.replace("[0, 1]", "[1, 0]"), "mine.toml: bounds: expected"),
         (MINIMAL.replace("[0, 1]", "[nan, 1]"), "mine.toml: bounds: expected"),
         (MINIMAL.replace("[0, 1]", "[0, inf]"), "mine.toml: bounds: expected"),
-        (MINIMAL.replace("[0, 1]", "[0]"), "array` of length 2"),
+        (MINIMAL.replace("[0, 1]", "[0]"), "mine.toml: bounds: Expected `array` of length 2"),
+        (MINIMAL.replace("[0, 1]", "[0, true]"), "mine.toml: bounds[1]: Expected `float`, got `bool`"),
         ('summary = "s"\nbounds = [0, 1]\nparts = {}', "mine.toml: parts: expected at least one"),
         (MINIMAL.replace("parts.right", "parts.total"), "mine.toml: parts.total: a part's name"),
         (MINIMAL.replace("parts.right", "parts.'a/b'"), "mine.toml: parts.a/b: a part's name"),
@@ -86,12 +89,31 @@ def test_failed_checks_cost_their_prices(write):
         (MINIMAL + "clip = [0.5, 0.4]", "mine.toml: parts.right.clip: expected [low, high]"),
         (MINIMAL + "clip = [0.0, 2.0]", "mine.toml: parts.right.clip: expected [low, high]"),
         (MINIMAL + "weight = 1.5", "mine.toml: parts: 'tampered' earns 0 to 1.5, outside the bounds [0.0, 1.0]"),
-        (MINIMAL + "prices = { canaries = 0.5 }", "mine.toml: parts.right.prices: only the term 'failed_checks' has prices"),
-        (PRICED, "mine.toml: parts.price.prices: the term 'failed_checks' needs a table"),
+        (MINIMAL + "prices = { canaries = 0.5 }", "mine.toml: parts.right: Object contains unknown field `prices`; known keys are: term"),
+        (PRICED, "mine.toml: parts.price.prices: expected a table of check names and prices, such as {canaries = 0.5}, got None"),
         (PRICED + "prices = { canary = 0.5 }", "mine.toml: parts.price.prices: unknown check 'canary'; known are: contract"),
         (PRICED + "prices = { canaries = 1.5 }", "mine.toml: parts.price.prices.canaries: expected a price between 0 and 1, got 1.5"),
         (PRICED + "prices = { canaries = true }", "mine.toml: parts.price.prices.canaries: expected a price between 0 and 1, got True"),
         (PRICED + "prices = { canaries = 0.6, poison = 0.6 }\nweight = -1", "mine.toml: parts: 'tampered' earns -1 to 0, outside"),
+        (PRICED + "prices = { canaries = nan }", "mine.toml: parts.price.prices.canaries: expected a finite number, got nan"),
+        (TIMED, "parts.fast: Object missing required field `baselines`; known keys are: term, weight, gate, clip, baselines, saved"),
+        (TIMED + 'baselines = "eager"', "mine.toml: parts.fast.baselines: Expected `array`, got `str`"),
+        (TIMED + "baselines = []", "mine.toml: parts.fast.baselines: Expected `array` of length >= 1"),
+        (TIMED + "baselines = ['eager', 1]", "mine.toml: parts.fast.baselines[1]: Expected `str`, got `int`"),
+        (TIMED + "baselines = ['eager', inf]", "mine.toml: parts.fast.baselines[1]: expected a finite number, got inf"),
+        (TIMED + "baselines = ['eager']\nsaved = 1.0", "mine.toml: parts.fast.saved: Expected `float` < 1.0"),
+        (TIMED + "baselines = ['eager']\nsaved = nan", "mine.toml: parts.fast.saved: expected a finite number, got nan"),
+        (TIMED + "baselines = ['eager']\nsaved = true", "mine.toml: parts.fast.saved: Expected `float`, got `bool`"),
+        (TIMED + "baselines = ['eager']\nsafed = 0.1", "mine.toml: parts.fast: Object contains unknown field `safed`"),
+        ('summary = "s"\nbounds = [0, 1]\nparts.right = 1', "mine.toml: parts.right: expected a table with the key term, got 1"),
+        ('summary = "s"\nbounds = [0, 1]\nparts = 1', "mine.toml: parts: Expected `object`, got `int`"),
+        (CREDITED + "kind = 'half'", "mine.toml: credit: kind: unknown kind 'half'; known are: raw, improvement, discounted, potential"),
+        (CREDITED + "kind = 'discounted'\ngama = 0.4", "mine.toml: credit: Object contains unknown field `gama`; known keys are: kind"),
+        (CREDITED + "kind = 'discounted'\ngamma = 1.1", "mine.toml: credit: gamma: expected a discount between 0 and 1, got 1.1"),
+        (CREDITED + "kind = 'discounted'\ngamma = nan", "mine.toml: credit: gamma: expected a discount between 0 and 1, got nan"),
+        (CREDITED + "kind = 'discounted'\ngamma = true", "mine.toml: credit.gamma: Expected `float`, got `bool`"),
+        (CREDITED + "kind = 'raw'\ngamma = 0.4", "mine.toml: credit: gamma: 'raw' discounts nothing; drop gamma or choose another kind"),
+        ("credit = 'raw'\n" + MINIMAL, "mine.toml: credit: Expected `object`, got `str`; known keys are: kind, gamma"),
         (MINIMAL.replace("workloads_right", "speed"), "mine.toml: parts: 'tampered' earns -inf to inf, outside the bounds"),
         ('order = "alphabetical"\n' + MINIMAL, "mine.toml: order: unknown order 'alphabetical'; known are: production"),
         ('modules = ["no_such_module_here"]\n' + MINIMAL, "mine.toml: modules: 'no_such_module_here' cannot be imported"),
@@ -159,8 +181,52 @@ def test_terms_are_clipped_and_checked(write):
     preset = reward.load_preset(write(MINIMAL.replace("workloads_right", "generous")))
     assert preset.score(bare(Outcome.WRONG, workloads_right=9.0)).total == 0.5
     for nonsense in (math.nan, "much", None):
-        with pytest.raises(reward.TermError, match=r"term 'generous' of preset 'mine' returned .* for evaluation 'e1'"):
+        with pytest.raises(reward.TermError, match=r"mine\.toml: parts\.right: term 'generous' returned .* for evaluation 'e1'"):
             preset.score(bare(Outcome.WRONG, workloads_right=nonsense))
+
+
+PARAMETERS = '''
+from typing import Annotated
+import msgspec
+from fastkernels_env.reward import term
+
+@term
+def short_of_a_test(evaluation, *, most: Annotated[int, msgspec.Meta(gt=0)] = 10, discount: dict[str, float] = {}):
+    return discount.get(evaluation.task, 1.0) * (len(evaluation.code) <= most)
+'''
+
+
+def test_a_term_with_parameters(write, tmp_path, monkeypatch):
+    (tmp_path / "parameters_of_a_test.py").write_text(PARAMETERS)
+    monkeypatch.syspath_prepend(tmp_path)
+    text = 'modules = ["parameters_of_a_test"]\n' + MINIMAL.replace("workloads_right", "short_of_a_test")
+    preset = reward.load_preset(write(text + "most = 3\ndiscount = { rms_norm = 0.5 }"))
+    assert preset.score(bare(Outcome.WRONG, code="abc")).total == 0.5
+    assert preset.score(bare(Outcome.WRONG, code="abcd")).total == 0.0
+    assert hash(preset) == hash(pickle.loads(pickle.dumps(preset)))
+    assert reward.load_preset(write(text)).score(bare(Outcome.WRONG, code="abcd")).total == 1.0
+    with pytest.raises(reward.PresetError, match=re.escape("mine.toml: parts.right.most: Expected `int` >= 1")):
+        reward.load_preset(write(text + "most = 0"))
+
+
+def test_parameters_that_a_preset_could_not_give():
+    for function in (lambda evaluation, most: 0.0, lambda evaluation, *, most: 0.0, lambda evaluation, **rest: 0.0):
+        with pytest.raises(ValueError, match=r"term '<lambda>': expected parameter '(most|rest)' to be keyword-only, annotated, and not"):
+            reward.term(function)
+    with pytest.raises(ValueError, match="expected parameter 'weight' to be"):
+        @reward.term
+        def heavy(evaluation, *, weight: float):
+            return weight
+
+
+def test_totals_that_have_no_bounds_are_refused(write):
+    @reward.term(low=-1.7e308, high=1.7e308)
+    def huge(evaluation):
+        return 1.0
+
+    text = MINIMAL.replace("workloads_right", "huge")
+    with pytest.raises(reward.PresetError, match=r"mine\.toml: parts: 'tampered' earns nan to nan, outside the bounds"):
+        reward.load_preset(write(text + "[parts.more]\nterm = 'huge'\n"))
 
 
 def test_a_term_cannot_take_anothers_name():
@@ -171,10 +237,11 @@ def test_a_term_cannot_take_anothers_name():
 
 
 def test_a_term_needs_a_range():
-    with pytest.raises(ValueError, match="expected a range with low <= high"):
-        @reward.term(low=1.0, high=0.0)
-        def backwards(evaluation):
-            return 0.0
+    for low, high in ((1.0, 0.0), (math.inf, math.inf), (-math.inf, -math.inf), (math.nan, 1.0)):
+        with pytest.raises(ValueError, match="expected a range with low <= high"):
+            @reward.term(low=low, high=high)
+            def backwards(evaluation):
+                return 0.0
 
 
 @pytest.mark.parametrize(
