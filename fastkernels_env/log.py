@@ -6,26 +6,38 @@ the next record starts on a line of its own.
 
 JSON has no NaN and no infinities: they are written as the strings ``"nan"``, ``"inf"`` and ``"-inf"`` and read back as numbers.
 Lone surrogates, which UTF-8 cannot hold, are written as text (``\ud800``).
+
+A log whose name ends in ``.gz``, ``.xz`` or ``.bz2`` is read as it is. Records are appended to plain logs only.
 """
 
 from __future__ import annotations
 
+import bz2
 import contextlib
 import fcntl
+import gzip
+import io
+import lzma
 import math
 import os
 import stat
 import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
+import zlib
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 import msgspec
 
 from .types import SCHEMA_VERSION, Evaluation
 
 _NOT_JSON = (b'"nan"', b'"inf"', b'"-inf"')
+_OWN_START = b'{"schema_version":%d,' % SCHEMA_VERSION
+_OPENERS: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".xz": lzma.open, ".bz2": bz2.open}
+COMPRESSED = tuple(_OPENERS)
+"""Ends of the names of compressed logs, which are read only."""
+_DAMAGED = (EOFError, zlib.error, lzma.LZMAError)
 Pathish = str | os.PathLike[str]
 
 
@@ -92,8 +104,9 @@ def iter_log(path: Pathish, *, strict: bool = True) -> Iterator[Evaluation]:
     """The evaluations of a log, one at a time, as far as it was written when reading began.
 
     Args:
-        path: The log: a file or a pipe.
-        strict: Refuse a torn or invalid line. Otherwise skip such lines and say how many in one warning at the end.
+        path: The log: a file or a pipe. One whose name ends in ``.gz``, ``.xz`` or ``.bz2`` is decompressed as it is read.
+        strict: Refuse a torn or invalid line. Otherwise skip such lines and say how many in one warning at the end; a compressed
+            file that ends too early counts as one.
 
     Yields:
         Each evaluation. Unknown fields are ignored: newer versions of the library may add some.
@@ -102,14 +115,20 @@ def iter_log(path: Pathish, *, strict: bool = True) -> Iterator[Evaluation]:
         LogError: The log cannot be read; a line is invalid (if `strict`); or a line has another schema version, strict or not. The
             message names the line.
     """
+    for _, evaluation in iter_lines(path, strict=strict):
+        yield evaluation
+
+
+def iter_lines(path: Pathish, *, strict: bool = True) -> Iterator[tuple[bytes, Evaluation]]:
+    """As `iter_log`, with the line that each evaluation was read from."""
     skipped = 0
     try:
-        with open(path, "rb") as file:
+        with open_log(path) as file:
             for number, line in enumerate(_lines(file), 1):
                 if line.isspace():
                     continue
                 try:
-                    yield decode_record(line)
+                    yield line, decode_record(line)
                 except _VersionError as error:
                     raise LogError(f"{path}: line {number} has {error}") from None
                 except (msgspec.MsgspecError, UnicodeDecodeError) as error:
@@ -120,8 +139,20 @@ def iter_log(path: Pathish, *, strict: bool = True) -> Iterator[Evaluation]:
                     skipped += 1
     except OSError as error:
         raise LogError(f"{path}: the log cannot be read: {_reason(error)}") from error
+    except _DAMAGED as error:
+        if strict:
+            raise LogError(
+                f"{path}: the compressed log is torn or damaged ({error}); pass strict=False to read what comes before"
+            ) from error
+        skipped += 1
     if skipped:
-        warnings.warn(f"{path}: skipped {skipped} torn or invalid line{'s' if skipped > 1 else ''}", stacklevel=2)
+        warnings.warn(f"{path}: skipped {skipped} torn or invalid line{'s' if skipped > 1 else ''}", stacklevel=3)
+
+
+def open_log(path: Pathish, mode: Literal["rb", "wb"] = "rb") -> BinaryIO:
+    """A log's file, through the codec that the end of its name stands for (``.gz``, ``.xz``, ``.bz2``, else none)."""
+    opener: Callable[..., BinaryIO] = _OPENERS.get(Path(path).suffix, open)
+    return opener(path, mode)
 
 
 class _VersionError(msgspec.MsgspecError):
@@ -134,7 +165,8 @@ def decode_record(line: bytes) -> Evaluation:
     Raises:
         MsgspecError: It is none, or one of another schema version.
     """
-    version = msgspec.json.decode(line, type=_Header).schema_version
+    # Every line written here begins with its version; looking for it in others would take as long as decoding them.
+    version = SCHEMA_VERSION if line.startswith(_OWN_START) else msgspec.json.decode(line, type=_Header).schema_version
     if version > SCHEMA_VERSION:
         raise _VersionError(
             f"schema version {version}, newer than version {SCHEMA_VERSION} that this library reads; update fastkernels-env"
@@ -147,6 +179,9 @@ def decode_record(line: bytes) -> Evaluation:
 
 def _lines(file: BinaryIO) -> Iterator[bytes]:
     """The lines of a log up to its present end, so that a line which a writer has in hand is not seen as torn."""
+    if not isinstance(file, io.BufferedReader):  # decompressed: nobody appends to it
+        yield from file
+        return
     kind = os.fstat(file.fileno()).st_mode
     if not stat.S_ISREG(kind):
         if not stat.S_ISFIFO(kind):
@@ -162,6 +197,8 @@ def _lines(file: BinaryIO) -> Iterator[bytes]:
 
 
 def _append(path: Path, line: bytes) -> None:
+    if path.suffix in _OPENERS:
+        raise OSError(0, "records are appended to plain files only, compress it afterwards")
     path.parent.mkdir(parents=True, exist_ok=True)
     # A device or pipe may forbid reading; a regular file must be read to see how it ends.
     regular = not path.exists() or path.is_file()

@@ -1,6 +1,9 @@
 """The evaluation log, written by real processes."""
 
+import bz2
+import gzip
 import json
+import lzma
 import math
 import os
 import runpy
@@ -15,6 +18,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 
+from fastkernels_env._arguments import check_log
+from fastkernels_env._terminal import Problem
 from fastkernels_env.log import LogError, append_record, encode_record, iter_log, read_log
 from fastkernels_env.types import SCHEMA_VERSION, Outcome, Speedup, to_dict
 
@@ -260,3 +265,57 @@ def test_a_pipe(tmp_path):
     assert read_log(pipe) == [bare(Outcome.WRONG)]
     assert writer.wait() == 0
     writer.stdout.close()
+
+
+# -- compressed logs -----------------------------------------------------------------------------------------------------------
+
+COMPRESS = {".gz": gzip.compress, ".xz": lzma.compress, ".bz2": bz2.compress}
+
+
+def compressed(log, suffix, keep=1.0):
+    """A log of 40 records in that format, cut to a share of its bytes."""
+    data = COMPRESS[suffix](b"".join(encode_record(bare(Outcome.WRONG, seconds={"n": n}, text=os.urandom(400).hex())) for n in range(40)))
+    path = log.with_name(log.name + suffix)
+    path.write_bytes(data[: int(len(data) * keep)])
+    return path
+
+
+@pytest.mark.parametrize("suffix", COMPRESS)
+def test_compressed_logs_are_read_by_their_name(log, suffix):
+    path = compressed(log, suffix)
+    assert [record.seconds["n"] for record in read_log(path)] == list(range(40))
+
+
+@pytest.mark.parametrize("suffix", COMPRESS)
+def test_a_torn_compressed_log(log, suffix):
+    path = compressed(log, suffix, keep=0.8)
+    with pytest.raises(LogError, match=rf"evaluations\.jsonl\{suffix}: the compressed log is torn or damaged .*strict=False"):
+        read_log(path)
+    with pytest.warns(UserWarning, match="skipped 1 torn or invalid line$"):
+        read = read_log(path, strict=False)
+    assert [record.seconds["n"] for record in read] == list(range(len(read)))
+    assert len(read) < 40
+
+
+@pytest.mark.parametrize("suffix", COMPRESS)
+def test_what_only_has_the_name_of_a_compressed_log(log, suffix):
+    path = log.with_name(log.name + suffix)
+    path.write_bytes(encode_record(realistic()))
+    with pytest.raises(LogError, match=rf"evaluations\.jsonl\{suffix}: the (log cannot be read|compressed log is torn or damaged)"):
+        read_log(path)
+
+
+@pytest.mark.parametrize("suffix", COMPRESS)
+def test_nothing_is_appended_to_a_compressed_log(log, suffix):
+    path = compressed(log, suffix)
+    before = path.read_bytes()
+    with pytest.raises(LogError, match="records are appended to plain files only") as caught:
+        append_record(path, realistic())
+    assert path.read_bytes() == before
+    assert read_log(caught.value.saved) == [realistic()]
+
+
+def test_the_command_line_refuses_a_compressed_log_before_it_judges(tmp_path):
+    with pytest.raises(Problem, match=r"records are appended to plain files only; name one without \.gz"):
+        check_log(tmp_path / "log.jsonl.gz")
+    assert list(tmp_path.glob("*.gz")) == []

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .._arguments import check_log, check_task, default_tasks, resolve_device
+from .._arguments import check_log, check_task, default_tasks, load_reward, resolve_device
 from .._terminal import ACCEPTED, OTHER, Problem, display, make_table, tell, write
 from .load_commands import DeviceOption, JsonOption, chaos, listed, scaling, throughput
 
@@ -169,6 +169,28 @@ def threats(suite: SuiteOption = None) -> int:
     from .page import render
 
     write(render(found))
+    return ACCEPTED
+
+
+@app.command("rescore")
+def rescoring(
+    log: Annotated[Path, typer.Argument(help="Log whose records are repeated.", metavar="LOG")],
+    records: Annotated[int, typer.Option(min=1, help="Records to score.")] = 10_000,
+    reward: Annotated[str, typer.Option(help="Reward preset.")] = "production",
+    as_json: JsonOption = False,
+) -> int:
+    """Measure how long it takes to score a log again."""
+    load_reward(reward)
+    from msgspec import to_builtins
+
+    from ..log import LogError
+    from .rescoring import measure_rescoring
+
+    try:
+        result = to_builtins(measure_rescoring(log, records, reward))
+    except (LogError, ValueError) as error:
+        raise Problem(str(error)) from error
+    write(json.dumps(result) + "\n" if as_json else "".join(f"{name.replace('_', ' ')}: {value:,.4g}\n" for name, value in result.items()))
     return ACCEPTED
 
 

@@ -40,7 +40,7 @@ def main() -> None:
 
 
 def evaluate(task: Task, artifact: Artifact, device: str) -> dict[str, Any]:
-    """Whether a submission is right, and its speedup over the eager baseline."""
+    """Whether a submission is right, its speedup over the eager baseline, and seconds per call of both."""
     names, roles = tuple(arg.name for arg in task.signature), tuple(arg.role.value for arg in task.signature)
     entry = load(Load(artifact.path, artifact.language.value, artifact.entry, names, roles, artifact.has_prepare, artifact.has_plan))
     workload = task.smoke_workload(device)
@@ -57,7 +57,8 @@ def evaluate(task: Task, artifact: Artifact, device: str) -> dict[str, Any]:
     assert plain is not None, "every task has an eager baseline"
     path, source = task.folder / "baselines" / plain.file, (task.folder / "baselines" / plain.file).read_text()
     eager = load(Load(str(path), Language.PYTHON.value, task.entry, names, roles, "def prepare(" in source, "def plan(" in source))
-    return {"right": True, "speedup": _seconds(eager, arguments, device) / _seconds(entry, arguments, device)}
+    eager_seconds, seconds = _seconds(eager, arguments, device), _seconds(entry, arguments, device)
+    return {"right": True, "speedup": eager_seconds / seconds, "seconds": seconds, "eager_seconds": eager_seconds}
 
 
 def _outputs(task: Task, workload: Any, device: str) -> dict[str, torch.Tensor]:
