@@ -8,7 +8,7 @@
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo qualify test test-gpu lint types docs clean tree
+.PHONY: help demo qualify test test-gpu test-integrations lint types docs clean tree
 
 BASE_PYTHON ?= python3
 ARGS ?=
@@ -42,6 +42,9 @@ test: $(READY) ## every test that needs no GPU
 test-gpu: $(READY) ## the tests that need a CUDA device
 	"$(PY)" -m pytest -m gpu tests/gpu $(ARGS)
 
+test-integrations: .venv/.stamp ## every trainer's own package against ours, in environments of their own (ARGS="trl verl": these alone)
+	.venv/bin/python tests/integrations/run.py $(ARGS)
+
 lint: $(READY) ## ruff
 	"$(PY)" -m ruff check --extend-exclude build . $(ARGS)
 
@@ -57,7 +60,7 @@ docs: $(READY) ## write docs/envs/ from the tasks
 	"$(PY)" docs/generate.py $(ARGS)
 
 clean: ## remove everything that was built, .venv too
-	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-* build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The stamp comes last, so an environment that is only half there is completed by the next call. A .venv without a working pip

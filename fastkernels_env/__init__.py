@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from .registration import register_envs
 
 if TYPE_CHECKING:
+    from .dataset import rows
     from .env import EvaluationFault
     from .evaluator import Evaluator
     from .log import read_log
@@ -33,6 +34,7 @@ _HOMES = {
     "load_task": "registry",
     "read_log": "log",
     "register_task": "registry",
+    "rows": "dataset",
 }
 
 __all__ = [
@@ -48,6 +50,7 @@ __all__ = [
     "read_log",
     "register_envs",
     "register_task",
+    "rows",
 ]
 
 

@@ -7,7 +7,7 @@ import os
 import stat
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from ._terminal import FAULT, NAME, Problem, tell
 
@@ -19,15 +19,26 @@ _MOST_BYTES = 64 << 20
 """Longest file that is read: far more than is judged, and an end to devices that have none."""
 
 
-def check_task(name: str) -> None:
-    """Whether there is such a task, without importing it."""
-    from .registry import task_folders
+def check_task(name: str, *, confined: bool = False) -> None:
+    """Whether there is such a task, without importing it. `confined`: the name may confine it to some of its workloads."""
+    from .registry import split_name, task_folders
+    from .statements import read_workloads
 
     known = task_folders()
-    if name not in known:
-        close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-        hint = f"did you mean {' or '.join(close)}?" if close else f"known are: {', '.join(known)}"
-        raise Problem(f"there is no task {name!r}; {hint}")
+    own, only = split_name(name) if confined else (name, ())
+    if own not in known:
+        _unknown(f"there is no task {own!r}", own, list(known))
+    if only:
+        public = [workload.name for workload in read_workloads(known[own] / "workloads.jsonl", own) if not workload.overflow]
+        for workload in only:
+            if workload not in public:
+                _unknown(f"task {own!r} has no workload {workload!r}", workload, public)
+
+
+def _unknown(what: str, name: str, known: list[str]) -> NoReturn:
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(close)}?" if close else f"known are: {', '.join(known)}"
+    raise Problem(f"{what}; {hint}")
 
 
 def load(name: str) -> Task:
@@ -106,6 +117,10 @@ def _read_standard_input() -> bytes:
 
 def check_log(path: Path) -> None:
     """Whether a log can be appended to, before an evaluation is spent on it."""
+    from .log import COMPRESSED
+
+    if path.suffix in COMPRESSED:
+        raise Problem(f"{path}: records are appended to plain files only; name one without {path.suffix} and compress it afterwards")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if not path.exists() or stat.S_ISREG(path.stat().st_mode):

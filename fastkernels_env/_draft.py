@@ -67,7 +67,7 @@ class Draft:
         contest = trial.contest if trial else None
         evaluation = Evaluation(
             id=uuid.uuid4().hex, created=datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
-            task=task.folder.name, task_version=task.version, device=self.device, effort=entry.effort,
+            task=task.name, task_version=task.version, device=self.device, effort=entry.effort,
             seed=entry.seed, outcome=self.outcome, reason=self.reason, decided_by=decider, faults=self.faults, checks=checks,
             speedup=contest.speedup if contest else None, baselines=self.baselines, timings=contest.timings if contest else [],
             workloads_right=trial.workloads_right if trial else 0.0,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from .signature import dtype_of, shape_of
+from .signature import TaskError, dtype_of, shape_of
 from .statements import Workload
 
 if TYPE_CHECKING:
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 TILES = (16, 32, 64, 128, 256)
 """Tile sizes that kernels use: hidden sizes lie beside multiples of them half of the time."""
+_MOST_DRAWS = 100
+"""Draws after which hidden sizes that meet what a task leaves out are no accident."""
 _ITEM_BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 
 
@@ -26,6 +28,27 @@ def draw_hidden(task: Task, device: str, rng: random.Random, count: int) -> list
     bases = [base for _ in range(0, count, len(public)) for base in rng.sample(public, len(public))]
     varied = task.place_variants(device, rng, count)
     return [_hidden(task, device, rng, base, index, varied.get(index, {})) for index, base in enumerate(bases[:count])]
+
+
+def draw_apart(task: Task, device: str, rng: random.Random, count: int) -> list[Workload]:
+    """`Task.hidden_workloads`, none of which has the shape of a public workload that a confined task leaves out.
+
+    Raises:
+        TaskError: There is no room for others.
+    """
+    left_out = {shape_key(task, workload) for workload in task.left_out(device)}
+    for _ in range(_MOST_DRAWS):
+        drawn = task.hidden_workloads(device, rng, count)
+        if left_out.isdisjoint(shape_key(task, workload) for workload in drawn):
+            return drawn
+    raise TaskError(f"task {task.name!r}: hidden sizes keep meeting those of workloads that are left out; widen ragged[{device!r}]")
+
+
+def shape_key(task: Task, workload: Workload) -> tuple[object, ...]:
+    """Equal for workloads of one dtype and one shape, however far apart their rows lie and their values are drawn."""
+    strides = {arg.row_stride for arg in task.signature}
+    sizes = task.complete(workload.sizes)
+    return workload.dtype, *sorted((name, size) for name, size in sizes.items() if name not in strides)
 
 
 def place_variants(variants: Sequence[Mapping[str, int]], rng: random.Random, count: int) -> dict[int, Mapping[str, int]]:

@@ -2,11 +2,15 @@
 
 Tasks are folders: those of the package (``fastkernels_env/envs``), those below the directories in ``FASTKERNELS_ENV_PATH``, and
 those handed to `register_task`. Listing names imports nothing; a task's code is imported when the task is first used.
+
+A name may confine a task to some of its public workloads: ``rms_norm[cpu-decode-16]``, several divided by commas. The prompt shows and
+the judge times these alone, and hidden workloads never have the shape of one that was left out.
 """
 
 from __future__ import annotations
 
 import ast
+import copy
 import importlib
 import importlib.util
 import os
@@ -22,6 +26,7 @@ _PACKAGE = f"{__package__}.envs"
 _USER_PACKAGE = "fastkernels_user_tasks"
 _registered: dict[str, Path] = {}
 _loaded: dict[Path, Task] = {}
+_confined: dict[tuple[Path, tuple[str, ...]], Task] = {}
 
 
 def task_folders() -> dict[str, Path]:
@@ -32,6 +37,14 @@ def task_folders() -> dict[str, Path]:
 
 def _roots() -> list[Path]:
     return [_builtin_root(), *(Path(p) for p in os.environ.get("FASTKERNELS_ENV_PATH", "").split(os.pathsep) if p)]
+
+
+def split_name(name: str) -> tuple[str, tuple[str, ...]]:
+    """A task's own name and the workloads to which it is confined: ``("rms_norm", ("cpu-decode-16",))``; no workloads: all of them."""
+    own, bracket, names = name.removesuffix("]").partition("[")
+    if not bracket or not name.endswith("]"):
+        return name, ()
+    return own, tuple(part.strip() for part in names.split(","))
 
 
 def _find(name: str) -> Path | None:
@@ -70,18 +83,32 @@ def register_task(folder: str | os.PathLike[str]) -> str:
 
 
 def load_task(name: str) -> Task:
-    """The task of that name.
+    """The task of that name, which may be confined to some of its workloads.
 
     Raises:
-        TaskError: No such task, or its ``task.py`` cannot be used; the message says which and why.
+        TaskError: No such task or workload, or its ``task.py`` cannot be used; the message says which and why.
     """
-    found = _find(name)
+    own, only = split_name(name)
+    found = _find(own)
     if found is None:
-        raise TaskError(f"unknown task {name!r}; known are: {', '.join(task_folders())}")
+        raise TaskError(f"unknown task {own!r}; known are: {', '.join(task_folders())}")
     folder = found.resolve()
     if folder not in _loaded:
         _loaded[folder] = _import(folder)
-    return _loaded[folder]
+    return _confine(_loaded[folder], only) if only else _loaded[folder]
+
+
+def _confine(task: Task, only: tuple[str, ...]) -> Task:
+    known = [workload.name for device in ("cpu", "cuda") for workload in task.workloads(device)]
+    unknown = [name for name in only if name not in known]
+    if unknown:
+        raise TaskError(f"task {task.name!r} has no public workload {unknown[0]!r}; known are: {', '.join(known)}")
+    only = tuple(name for name in known if name in only)  # one order, so that a set of workloads has one name
+    if (task.folder, only) not in _confined:
+        confined = copy.copy(task)
+        confined.only = only
+        _confined[task.folder, only] = confined
+    return _confined[task.folder, only]
 
 
 class Outline(NamedTuple):
@@ -97,7 +124,7 @@ def read_outline(name: str) -> Outline | None:
     Returns:
         None where the source does not say it plainly: there is no such task, the values are computed, or several classes have them.
     """
-    path = (_find(name) or Path()) / "task.py"
+    path = (_find(split_name(name)[0]) or Path()) / "task.py"
     try:
         body = parse_module(path.read_text()).body
         found = [_outline(node) for node in body if isinstance(node, ast.ClassDef)]

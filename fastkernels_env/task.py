@@ -100,6 +100,8 @@ class Task(abc.ABC):
 
     folder: Path
     """Set by the registry."""
+    only: tuple[str, ...] = ()
+    """Names of the public workloads to which this object is confined; empty: none is left out. Set by the registry."""
 
     @abc.abstractmethod
     def inputs(self, workload: Workload, draw: Draw) -> dict[str, Value]:
@@ -174,9 +176,20 @@ class Task(abc.ABC):
         """Arguments that the entry writes: outputs and in-out ones."""
         return tuple(arg for arg in self.signature if arg.role in (Role.OUTPUT, Role.INOUT))
 
+    @property
+    def name(self) -> str:
+        """The name under which `load_task` finds it: ``rms_norm``, or ``rms_norm[cpu-decode-16]`` if it is confined to workloads."""
+        return self.folder.name + (f"[{','.join(self.only)}]" if self.only else "")
+
     def workloads(self, device: str) -> list[Workload]:
         """Public workloads of a device kind, in file order."""
-        return [workload for workload in self._stated(device) if not workload.overflow]
+        public = [workload for workload in self._stated(device) if not workload.overflow]
+        return [workload for workload in public if workload.name in self.only] if self.only else public
+
+    def left_out(self, device: str) -> list[Workload]:
+        """Public workloads of a device kind to which this object is not confined."""
+        inside = {workload.name for workload in self.workloads(device)}
+        return [workload for workload in self._stated(device) if not workload.overflow and workload.name not in inside]
 
     def overflow_workloads(self, device: str) -> list[Workload]:
         """Shapes with indices beyond 2^31 on a device kind."""
@@ -189,7 +202,9 @@ class Task(abc.ABC):
         """The public workload of the smoke check."""
         public = self.workloads(device)
         if not public:
-            raise TaskError(f"task {self.folder.name!r} has no public workload for device {device!r}; add one to workloads.jsonl")
+            there = ", ".join(workload.name for workload in self.left_out(device))
+            help = f"those are {there}" if there else "add one to workloads.jsonl"
+            raise TaskError(f"task {self.name!r} has no public workload for device {device!r}; {help}")
         return next((w for w in public if w.smoke), public[0])
 
     def hidden_workloads(self, device: str, rng: random.Random, count: int) -> list[Workload]:

@@ -9,7 +9,7 @@ import tempfile
 import threading
 from pathlib import Path
 
-from ..registry import register_task
+from ..registry import register_task, split_name
 
 _lock = threading.Lock()
 _unpacked: dict[str, str] = {}
@@ -32,6 +32,7 @@ def unpack(name: str, archive: bytes) -> None:
     """Register a task in this process, unless it is there already; nothing if the archive is empty. Thread-safe."""
     if not archive:
         return
+    name, _ = split_name(name)
     digest = hashlib.sha256(archive).hexdigest()
     with _lock:
         if _unpacked.get(name) == digest:

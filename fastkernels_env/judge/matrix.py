@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from .._hidden import draw_apart
 from ..device import Arena
 from ..types import Regime
 from .cases import Case, derive_seed, make_case
@@ -55,7 +56,7 @@ class Matrix:
         scope, task = self.scope, self.scope.task
         public = scope.public_workloads()
         rng = random.Random(derive_seed(scope.seed, "hidden"))
-        hidden = task.hidden_workloads(scope.kind, rng, scope.effort.hidden + 1)
+        hidden = draw_apart(task, scope.kind, rng, scope.effort.hidden + 1)
         plan = [(task.smoke_workload(scope.kind), Regime.NORMAL), *((w, Regime.REALISTIC) for w in public)]
         plan += [(w, Regime.REALISTIC) for w in hidden[:-1]]
         if Regime.SKEWED in task.regimes:

@@ -8,7 +8,7 @@ from collections.abc import Collection
 from concurrent.futures import Future
 
 from ..journal import Entry
-from ..registry import is_builtin, load_task
+from ..registry import is_builtin, load_task, split_name
 from ..types import Evaluation
 from .arbiter import Arbiter
 from .base import PoolClosed
@@ -129,7 +129,7 @@ class JudgePool:
         if apart is not None:
             return apart
         within = self._jobs if self._jobs[0].passed < _MOST_PASSED * self._count else self._jobs[:1]
-        return next((place for place, job in enumerate(within) if job.order.entry.task in tasks), 0)
+        return next((place for place, job in enumerate(within) if split_name(job.order.entry.task)[0] in tasks), 0)
 
     def done(self, job: Job) -> None:
         """A job that was taken is over."""

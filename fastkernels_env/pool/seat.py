@@ -24,6 +24,7 @@ from ..device.base import fixed_file
 from ..judge.effort import KEPT_TASKS
 from ..log import decode_record
 from ..protocol import Channel, Closed, ProtocolError
+from ..registry import split_name
 from ..types import Evaluation
 from .base import HostLost, JudgeBroken, JudgeLost, PoolClosed
 from .frames import Alone, Enter, FromJudge, Leave, Order, Report, Rise, Seated, Sit
@@ -84,7 +85,7 @@ class Seat(threading.Thread):
 
     def _judge_one(self, job: Job) -> None:
         self._job = job
-        self._note(job.order.entry.task)
+        self._note(split_name(job.order.entry.task)[0])
         try:
             job.future.set_result(self._evaluation(job))
         except Exception as error:
