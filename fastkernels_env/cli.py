@@ -37,8 +37,11 @@ from ._terminal import (
     tell,
     write,
 )
+from .analysis.app import ablate, rescore
 from .bench.app import app as bench
 from .fleet.app import app as fleet
+from .pages.command import report
+from .play import play
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -56,6 +59,10 @@ app = typer.Typer(
 )
 app.add_typer(bench, name="bench")
 app.add_typer(fleet, name="fleet")
+app.command()(report)
+app.command()(play)
+app.command()(rescore)
+app.command()(ablate)
 
 
 class Device(enum.StrEnum):
@@ -125,7 +132,7 @@ def list_tasks(as_json: JsonOption = False) -> int:
 @app.command()
 def show(task: TaskArgument, device: DeviceOption = Device.AUTO) -> int:
     """Print the prompt of a task as a model gets it (standard output), its seeds and baselines (standard error)."""
-    check_task(task)
+    check_task(task, confined=True)
     kind = resolve_device(device.value)
     loaded = load(task)
     if not loaded.workloads(kind):
@@ -152,7 +159,7 @@ def evaluate(
     as_json: JsonOption = False,
 ) -> int:
     """Judge a submission: build, verify, time it and say what it is worth."""
-    check_task(task)
+    check_task(task, confined=True)
     text = read_text(file)
     kind = resolve_device(device.value)
     scorer = _Keeper(load_reward(reward))

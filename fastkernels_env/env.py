@@ -140,7 +140,7 @@ class KernelEnv(gymnasium.Env[Observation, str]):
         credit: ``improvement`` or ``raw``.
         effort: ``full`` or ``quick``.
         log: JSONL file to which every evaluation is appended.
-        render_mode: None or ``ansi``: `render` returns the last evaluation's report.
+        render_mode: None; ``ansi``: `render` returns the last evaluation's report; ``human``: each step prints it.
         evaluator: Use this one, and leave it open at `close`; it brings its own device and log.
 
     Raises:
@@ -150,7 +150,7 @@ class KernelEnv(gymnasium.Env[Observation, str]):
         ValueError: Another argument is out of range; the message says which.
     """
 
-    metadata = {"render_modes": ["ansi"], "render_fps": 1}  # noqa: RUF012 -- Gymnasium reads it from the class
+    metadata = {"render_modes": ["ansi", "human"], "render_fps": 1}  # noqa: RUF012 -- Gymnasium reads it from the class
 
     def __init__(
         self,
@@ -167,7 +167,7 @@ class KernelEnv(gymnasium.Env[Observation, str]):
     ) -> None:
         _check_choice("credit", credit, CREDITS)
         _check_choice("effort", effort, EFFORTS)
-        _check_choice("render_mode", render_mode, (None, "ansi"))
+        _check_choice("render_mode", render_mode, (None, *self.metadata["render_modes"]))
         if max_turns < 1:
             raise ValueError(f"expected max_turns of at least 1, got {max_turns!r}")
         self.task = load_task(task)
@@ -230,6 +230,8 @@ class KernelEnv(gymnasium.Env[Observation, str]):
             EvaluationFault: As `step`.
         """
         reward = evaluation.rewards[self.scorer.name]
+        if self.render_mode == "human":
+            print(plain_report(evaluation, reward), flush=True)
         if evaluation.outcome is Outcome.FAULT or reward.total is None:
             raise EvaluationFault(evaluation, self._observation(), self._info(evaluation, reward))
         paid = self._credit(evaluation.outcome, reward.total)
@@ -239,9 +241,10 @@ class KernelEnv(gymnasium.Env[Observation, str]):
         return self._observation(), paid, terminated, truncated, self._info(evaluation, reward)
 
     def render(self) -> str | None:
-        """The report of the last evaluation, or that there is none yet; None without a render mode."""
+        """With ``ansi`` the report of the last evaluation, or that there is none yet; None otherwise: ``human`` prints it in `step`."""
         if self.render_mode is None:
-            gymnasium.logger.warn("render() needs a render mode: make the environment with render_mode='ansi'")
+            gymnasium.logger.warn("render() needs a render mode: make the environment with render_mode='ansi' or 'human'")
+        if self.render_mode != "ansi":
             return None
         return plain_report(*self._last) if self._last else f"{self._name}: nothing has been evaluated in this episode"
 

@@ -42,7 +42,7 @@ class KernelVectorEnv(VectorEnv[Batch, Sequence[str], np.ndarray]):
         credit: ``improvement`` or ``raw``.
         effort: ``full`` or ``quick``.
         log: JSONL file to which every evaluation is appended.
-        render_mode: None or ``ansi``.
+        render_mode: As for `KernelEnv`; with ``human`` the reports of a step are printed in the order of the environments.
         evaluator: Use this one, and leave it open at `close`.
         judges: As for `Evaluator`; None: as many as cores and memory allow, but no more than environments.
         executor: ``local``, or ``ray`` for a `Fleet` on the cluster of ``RAY_ADDRESS`` (without it, on one of this host).
@@ -52,7 +52,7 @@ class KernelVectorEnv(VectorEnv[Batch, Sequence[str], np.ndarray]):
     """
 
     metadata = {  # noqa: RUF012 -- Gymnasium reads it from the class
-        "render_modes": ["ansi"],
+        "render_modes": ["ansi", "human"],
         "render_fps": 1,
         "autoreset_mode": AutoresetMode.SAME_STEP,
     }
@@ -163,7 +163,7 @@ class KernelVectorEnv(VectorEnv[Batch, Sequence[str], np.ndarray]):
         return [future.result() for future in futures]
 
     def render(self) -> tuple[str | None, ...]:  # type: ignore[override]
-        """Each environment's report."""
+        """Each environment's report; None where there is none to return."""
         return tuple(env.render() for env in self.envs)
 
     def close_extras(self, **kwargs: Any) -> None:

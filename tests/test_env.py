@@ -261,6 +261,23 @@ def test_rendering(make):
         assert make().render() is None
 
 
+def test_rendering_for_a_person(make, capsys):
+    env = make(render_mode="human", max_turns=2)
+    assert capsys.readouterr().out == ""
+    env.step(PROSE)
+    shown = capsys.readouterr().out
+    ansi = make(render_mode="ansi", max_turns=2)
+    ansi.step(PROSE)
+    assert "REJECTED" in shown
+    assert _without_times(shown) == _without_times(ansi.render() + "\n")
+    assert env.render() is None
+    assert capsys.readouterr().out == "", "it was printed in the step"
+
+
+def _without_times(report):
+    return [line for line in report.splitlines() if "seconds" not in line]
+
+
 def test_closing_twice_and_closing_only_what_is_ones_own(make, evaluator):
     env = make()
     env.close()
@@ -323,7 +340,7 @@ def test_rewards_by_path_by_preset_and_by_function(make, tmp_path):
         ({"max_turns": 0}, ValueError, "max_turns of at least 1, got 0"),
         ({"credit": "all"}, ValueError, "'improvement', 'raw', got 'all'"),
         ({"effort": "some"}, ValueError, "'full', 'quick', got 'some'"),
-        ({"render_mode": "human"}, ValueError, "None, 'ansi', got 'human'"),
+        ({"render_mode": "rgb_array"}, ValueError, "None, 'ansi', 'human', got 'rgb_array'"),
     ],
 )
 def test_arguments_that_mean_nothing(options, error, said):

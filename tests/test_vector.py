@@ -206,6 +206,14 @@ def test_rendering(make):
     assert "BUILD FAILED" in reports[1]
 
 
+def test_rendering_for_a_person(make, capsys):
+    envs = make(2, render_mode="human")
+    envs.step([PROSE, SYNTAX_ERROR])
+    shown = capsys.readouterr().out
+    assert 0 < shown.index("REJECTED") < shown.index("BUILD FAILED")
+    assert envs.render() == (None, None)
+
+
 def test_replies_are_judged_by_several_judges_and_for_several_tasks():
     replies = [PROSE, SYNTAX_ERROR, "```python\ndef rms_norm(out, input, weight, epsilon):\n    pass\n```", PROSE]
     envs = KernelVectorEnv(["rms_norm", "silu_and_mul"], num_envs=4, device="cpu", effort="quick", judges=2)
