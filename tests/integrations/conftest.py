@@ -10,9 +10,9 @@ from fastkernels_env.integrations.grader import Grader
 HANG = "```python\ndef tiny_scale(out, input, weight, factor):\n    while True:\n        pass\n```"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def pool(host_cache):
-    """Two judges in processes of their own, as trainers have them."""
+    """Two judges in processes of their own, as trainers have them; tests elsewhere count processes."""
     with Evaluator("cpu", judges=2) as shared:
         yield shared
 

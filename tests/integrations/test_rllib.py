@@ -1,6 +1,7 @@
 """RLlib trains on the environment of replies, with the real package where it is installed."""
 
 import contextlib
+import gc
 
 import pytest
 
@@ -11,6 +12,16 @@ NO_CODE = "I would rather not."
 def log(tmp_path_factory):
     """One for all tests, so that what one of them judges the next one knows."""
     return tmp_path_factory.mktemp("rllib") / "log.jsonl"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def judges_end():
+    """Judges live as long as what they know; tests elsewhere count processes."""
+    from fastkernels_env.integrations.rllib import _table
+
+    yield
+    _table.cache_clear()
+    gc.collect()
 
 
 @pytest.fixture
