@@ -60,7 +60,7 @@ def _scores(rows: Sequence[Row], places: Sequence[int], what: str) -> html.Marku
         return html.figure(
             figures.points(groups, title="Score of each evaluation", x_label=what, y_label="score", colours=figures.OUTCOME_COLOURS)
         )
-    bins = [(start, sorted(finite(rows[index].score for index in members))) for start, members in _bins(places)]
+    bins = _score_bins(rows, places)
     curve = figures.Curve(
         "mean score", [start for start, _ in bins], [mean(scores) for _, scores in bins], [_quantile(scores, 0.25) for _, scores in bins],
         [_quantile(scores, 0.75) for _, scores in bins],
@@ -68,6 +68,12 @@ def _scores(rows: Sequence[Row], places: Sequence[int], what: str) -> html.Marku
     return html.figure(
         figures.lines([curve], title="Mean score", x_label=what, y_label="score"), "The band holds the middle half of the scores."
     )
+
+
+def _score_bins(rows: Sequence[Row], places: Sequence[int]) -> list[tuple[int, list[float]]]:
+    """The scores of each range of places, sorted. Ranges without any are left out: a curve goes on over them."""
+    bins = [(start, sorted(finite(rows[index].score for index in members))) for start, members in _bins(places)]
+    return [(start, scores) for start, scores in bins if scores]
 
 
 def _best(rows: Sequence[Row], places: Sequence[int], what: str) -> Iterator[html.Markup]:

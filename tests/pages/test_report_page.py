@@ -15,6 +15,7 @@ from fastkernels_env.pages.command import page_path, report
 from fastkernels_env.pages.report_page import LAST, report_page
 from fastkernels_env.pages.roofline import speed_of_light_us
 from fastkernels_env.pages.run_summary import NOT_REACHED, RunSummary
+from fastkernels_env.pages.timeline import _score_bins
 from fastkernels_env.reward import load_preset
 from fastkernels_env.types import Context, DeviceInfo, Outcome
 
@@ -166,6 +167,14 @@ def test_long_logs_make_small_pages():
     text = report_page(summary, "long", "production")
     assert len(text) < 1_500_000
     assert text.count("x" * 100) <= 4 * LAST
+
+
+def test_steps_without_records_do_not_break_the_curve_of_scores():
+    """Of a log that keeps every eighth step; a point between two gaps would not be drawn at all."""
+    rows = [row._replace(step=step) for step in range(0, 80, 8) for row in summary_of(records()).rows]
+    bins = _score_bins(rows, [row.step for row in rows])
+    assert [start for start, _ in bins] == list(range(0, 80, 8))
+    assert all(scores for _, scores in bins)
 
 
 def test_a_log_without_timings_or_checks():
