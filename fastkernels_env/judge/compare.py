@@ -8,8 +8,8 @@ The acceptance rule (all must hold):
   rounding of intermediate results is as large for an element that cancels as for its neighbours;
 * the relative RMS error ``||a - e|| / ||e||`` is at most ``max(2 x rounding, 2 x baseline, floor)``, where *rounding* is the error of
   the oracle itself rounded to the output's dtype (but no less than is usual, unless it is none: a few large elements that happen to be
-  near a number of the dtype say nothing about the others) and, for an output of few elements, gets the room that chance takes, *baseline*
-  the error of a production implementation on the same inputs, and *floor* what honest reorderings of a sum cost in that dtype;
+  near a number of the dtype say nothing about the others), *baseline* the error of a production implementation on the same inputs,
+  and *floor* what honest reorderings of a sum cost in that dtype;
 * the same holds for each row (last dimension), each column, and each group of the task (head, expert), see `judge.parts`: one dropped
   head or one mis-scaled column must fail.
 """
@@ -24,7 +24,7 @@ from typing import NamedTuple
 import torch
 
 from ..task import Gate
-from .parts import LOG_MISS, TINY, WHOLE, Parts, Worst, chance, first_of
+from .parts import TINY, WHOLE, Parts, Worst, first_of
 
 SHARE_INSIDE = 0.99
 MAX_GATES = 10.0
@@ -38,9 +38,6 @@ _USUAL_ROUNDING = math.sqrt(math.log(2) / 18)
 """Relative RMS rounding of numbers spread evenly over the logarithm, in machine epsilons: ``eps^2 / 12`` over the mean square of
 ``[1, 2)``, which is ``3 / (2 ln 2)``.
 """
-FEW_ELEMENTS = 1 << 16
-"""Outputs up to this size get room for chance."""
-MOST_ROOM = 1.25
 _CHUNK = {"cpu": 1 << 17, "cuda": 1 << 25}
 """Elements compared at once: what stays in a core's cache, or what keeps a GPU busy."""
 
@@ -181,24 +178,10 @@ def _measure(
     ])
     error, energy, rounding = parts.totals()
     rms, rounded = ((squares / energy.clamp_min(TINY)).sqrt() for squares in (error, rounding))
-    from_rounding = torch.where(rounded > 0, 2 * rounded.clamp_min(rule.usual), 0.0)
-    kinds, worst = parts.worst(from_rounding.clamp_min(rule.least))
-    limit = (from_rounding * _room(expected)).clamp_min(rule.least)
+    limit = torch.where(rounded > 0, 2 * rounded.clamp_min(rule.usual), 0.0).clamp_min(rule.least)
+    kinds, worst = parts.worst(limit)
     whole = torch.stack([sums[:, 0].sum(), sums[:, 1].sum(), sums[:, 2].amax(), sums[:, 3].amin(), rms, limit])
     return torch.cat([whole, worst.flatten()]), kinds
-
-
-def _room(expected: torch.Tensor) -> torch.Tensor:
-    """By how much chance alone may lift the error of an output of few elements, `MOST_ROOM` at most; 1 for a larger output.
-
-    Errors of rounding grow with the values, so that a few large values make up the error where there are some: as many count as
-    ``(sum x^2)^2 / sum x^4``.
-    """
-    if expected.numel() > FEW_ELEMENTS:
-        return expected.new_ones(())
-    squares = expected.double().square().nan_to_num(0.0, 0.0)
-    shares = squares / squares.sum().clamp_min(TINY)
-    return chance(LOG_MISS * shares.square().sum()).clamp_max(MOST_ROOM)
 
 
 def _add(parts: Parts, actual: torch.Tensor, expected: torch.Tensor, rule: _Rule, guarded: bool) -> torch.Tensor:

@@ -20,7 +20,7 @@ GROUP_SLACK = 2.0
 QUIET = 0.01
 """Share of the usual RMS of a kind, below which a part is judged against that share."""
 TINY = 1e-60
-LOG_MISS = 3.0
+_LOG_MISS = 3.0
 """Logarithm of the odds against a false alarm from chance alone, on top of the number of parts."""
 
 
@@ -116,15 +116,8 @@ def _worst(sums: torch.Tensor, counts: torch.Tensor, limit: torch.Tensor, slack:
     usual = torch.where(energy > 0, energy / size, math.nan).nanmedian().nan_to_num(0.0)
     base = energy.maximum(usual * counts * size.reciprocal().clamp_min(QUIET**2)).clamp_min(TINY)
     rms = (error / base).sqrt()
-    odds = (math.log(max(len(error), 1)) + LOG_MISS) / size
-    allowed = (2 * (rounding / base).sqrt()).maximum(slack * limit * chance(odds)).clamp_min(TINY)
+    odds = (math.log(max(len(error), 1)) + _LOG_MISS) / size
+    chance = (1 + 2 * odds.sqrt() + 2 * odds).sqrt()  # the upper tail of a chi-square variable over its mean (Laurent and Massart 2000)
+    allowed = (2 * (rounding / base).sqrt()).maximum(slack * limit * chance).clamp_min(TINY)
     excess, index = (rms / allowed).max(0, keepdim=True)
     return torch.cat([excess, index.double(), rms[index], allowed[index]])
-
-
-def chance(odds: torch.Tensor) -> torch.Tensor:
-    """By how much the RMS of n errors may exceed the usual one by chance; `odds` are the logarithm of the odds against it, over n.
-
-    The upper tail of a chi-square variable over its mean (Laurent and Massart 2000, lemma 1).
-    """
-    return (1 + 2 * odds.sqrt() + 2 * odds).sqrt()
