@@ -8,7 +8,7 @@
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo qualify test test-gpu test-integrations lint types docs clean tree
+.PHONY: help demo qualify test test-all test-gpu test-integrations lint types docs workloads clean tree
 
 BASE_PYTHON ?= python3
 ARGS ?=
@@ -36,8 +36,11 @@ demo: $(READY) ## watch good, slow, wrong and cheating kernels being judged on t
 qualify: $(READY) ## judge mutants of every task's seeds on the CPU: none may survive (half an hour; ARGS="rms_norm --budget 10")
 	"$(PY)" -m fastkernels_env qualify --device cpu --out build/qualify.jsonl $(ARGS)
 
-test: $(READY) ## every test that needs no GPU
+test: $(READY) ## the tests that need no GPU, of the dear ones a sample: another with every commit
 	"$(PY)" -m pytest -m "not gpu" $(ARGS)
+
+test-all: $(READY) ## every test that needs no GPU, whole (hours once there are many tasks)
+	FASTKERNELS_TESTS=all "$(PY)" -m pytest -m "not gpu" $(ARGS)
 
 test-gpu: $(READY) ## the tests that need a CUDA device
 	"$(PY)" -m pytest -m gpu tests/gpu $(ARGS)
@@ -58,6 +61,9 @@ types: $(READY) ## mypy --strict on the installed wheel
 
 docs: $(READY) ## write docs/envs/ from the tasks
 	"$(PY)" docs/generate.py $(ARGS)
+
+workloads: $(READY) ## capture the CUDA rows of the shipped tasks anew, say what differs (needs the extra "models"; ARGS=--write)
+	"$(PY)" -m fastkernels_env.capture.shipped $(ARGS)
 
 clean: ## remove everything that was built, .venv too
 	rm -rf .venv .venv-* build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

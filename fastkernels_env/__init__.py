@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from .evaluator import Evaluator
     from .log import read_log
     from .prompt import build_prompt
-    from .registry import load_task, register_task
+    from .registry import load_task, register_task, with_workloads
     from .reward import load_preset
     from .types import Context, Evaluation, Outcome
 
@@ -35,6 +35,7 @@ _HOMES = {
     "read_log": "log",
     "register_task": "registry",
     "rows": "dataset",
+    "with_workloads": "registry",
 }
 
 __all__ = [
@@ -51,6 +52,7 @@ __all__ = [
     "register_envs",
     "register_task",
     "rows",
+    "with_workloads",
 ]
 
 

@@ -28,7 +28,7 @@ def check_task(name: str, *, confined: bool = False) -> None:
     own, only = split_name(name) if confined else (name, ())
     if own not in known:
         _unknown(f"there is no task {own!r}", own, list(known))
-    if only:
+    if only and not only[0].startswith("@"):
         public = [workload.name for workload in read_workloads(known[own] / "workloads.jsonl", own) if not workload.overflow]
         for workload in only:
             if workload not in public:
@@ -50,6 +50,17 @@ def load(name: str) -> Task:
         return load_task(name)
     except TaskError as error:
         raise Problem(str(error), FAULT) from error
+
+
+def name_with_workloads(task: str, file: Path) -> str:
+    """A task's name with the workloads of a file."""
+    from .registry import with_workloads
+    from .task import TaskError
+
+    try:
+        return with_workloads(task, file)
+    except TaskError as error:
+        raise Problem(str(error)) from error
 
 
 def default_tasks(kind: str) -> list[str]:

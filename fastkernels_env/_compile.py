@@ -1,8 +1,9 @@
 """Compile one native source; run as a script, ``python -P _compile.py JOB``, in a process of its own that can be killed.
 
-``JOB`` is a JSON object: ``language`` (cpp or cuda), ``entry``, ``source`` (path), ``folder`` (an empty one for the build), ``artifact``
-(path to write the result to), ``output`` (path for what compilers print), ``link`` (false: object file only), ``prelude`` (a header to
-include first, precompiled by ``_compile.py --prelude FOLDER``; or empty), ``strict`` (refuse where a layer of containment is missing).
+``JOB`` is a JSON object: ``language`` (cpp or cuda), ``functions`` (to export), ``source`` (path), ``folder`` (an empty one for the build),
+``artifact`` (path to write the result to), ``output`` (path for what compilers print), ``link`` (false: object file only), ``prelude`` (a
+header to include first, precompiled by ``_compile.py --prelude FOLDER``; or empty), ``strict`` (refuse where a layer of containment is
+missing).
 
 Prints two lines: ``{"missing": ...}``, the layers of containment that the compilers lack, with reasons; then one of ``{"built": ""}``,
 ``{"error": ...}``: the compiler's log, ``{"ended": ...}``: what the build took too much of, ``{"fault": ...}``: what this host lacks.
@@ -130,12 +131,14 @@ def compile_source(job: dict[str, object], code: str, folder: str) -> dict[str, 
     sys.modules["torch"] = None  # type: ignore[assignment]  # tvm-ffi would import it, for one to two seconds and for nothing
     import tvm_ffi.cpp  # after the environment: it reads the target there
 
+    functions = job["functions"]
+    assert isinstance(functions, list)
     suffix = "cu" if job["language"] == "cuda" else "cpp"
     prelude = [str(job["prelude"])] if job["prelude"] else PRELUDE  # the same headers either way: what builds must not depend on a cache
     code = f'#line 1 "submission.{suffix}"\n{code}'
     try:
         path = tvm_ffi.cpp.build_inline(
-            "submission", functions=[str(job["entry"])],
+            "submission", functions=[str(name) for name in functions],
             cpp_sources=code if suffix == "cpp" else None, cuda_sources=code if suffix == "cu" else None,
             extra_cflags=CPP_FLAGS + [flag for header in prelude for flag in ("-include", header)], extra_cuda_cflags=CUDA_FLAGS,
             extra_ldflags=["-fopenmp"], extra_include_paths=[str(INCLUDE)],

@@ -19,7 +19,8 @@ TILES = (16, 32, 64, 128, 256)
 """Tile sizes that kernels use: hidden sizes lie beside multiples of them half of the time."""
 _MOST_DRAWS = 100
 """Draws after which hidden sizes that meet what a task leaves out are no accident."""
-_ITEM_BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
+ITEM_BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
+"""By dtype; others are taken for bytes."""
 
 
 def draw_hidden(task: Task, device: str, rng: random.Random, count: int) -> list[Workload]:
@@ -75,7 +76,7 @@ def _restride(task: Task, sizes: dict[str, int], base: Workload, rng: random.Ran
         complete = task.complete(sizes)
         strided = [arg for arg in task.signature if arg.row_stride == symbol]
         width = max(math.prod(shape_of(arg, complete)[1:]) for arg in strided)
-        unit = max(task.alignment // min(_ITEM_BYTES.get(dtype_of(arg, base), 1) for arg in strided), 1)
+        unit = max(task.alignment // min(ITEM_BYTES.get(dtype_of(arg, base), 1) for arg in strided), 1)
         kind = rng.randrange(3)
         if kind == 1 and base.sizes.get(symbol, 0) >= width:
             sizes[symbol] = base.sizes[symbol]

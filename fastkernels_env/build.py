@@ -71,8 +71,9 @@ class Build:
             self._process = self._launch(link, strict)
 
     def _launch(self, link: bool, strict: bool) -> subprocess.Popen[bytes]:
+        submission = self.submission
         job = {
-            "language": str(self.submission.language), "entry": self.submission.entry, "source": str(self._source),
+            "language": str(submission.language), "functions": submission.ops or (submission.entry,), "source": str(self._source),
             "folder": str(self.folder / "build"), "artifact": str(self._built), "output": str(self.folder / "output"),
             "link": link, "prelude": _prelude(), "strict": strict,
         }
@@ -142,7 +143,7 @@ class Build:
         submission = self.submission
         return Artifact(
             path=path, language=submission.language, entry=submission.entry, has_prepare=submission.has_prepare,
-            has_plan=submission.has_plan, log=trim_log(log) if "error" in log else "", resources=ptxas_resources(log),
+            has_plan=submission.has_plan, ops=submission.ops, log=trim_log(log) if "error" in log else "", resources=ptxas_resources(log),
         )
 
     def __enter__(self) -> Build:

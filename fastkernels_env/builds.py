@@ -96,7 +96,8 @@ class KeptBuilds:
 
 def key_of(submission: Submission, link: bool) -> str:
     """What a build depends on: source, entry and language, flags and headers, versions, compilers; the processor, if it is C++."""
-    parts = [submission.code, submission.entry, str(submission.language), link, _compile.CPP_FLAGS, _compile.CUDA_FLAGS, _compile.CUDA_ARCH]
+    parts = [submission.code, submission.entry, submission.ops, str(submission.language), link]
+    parts += [_compile.CPP_FLAGS, _compile.CUDA_FLAGS, _compile.CUDA_ARCH]
     processor = _processor() if submission.language is Language.CPP else ""  # nvcc is not given the flags of C++
     return hashlib.sha256(json.dumps([*parts, *_surroundings(), processor]).encode("utf-8", "surrogatepass")).hexdigest()[:32]
 

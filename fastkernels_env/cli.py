@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from ._arguments import check_log, check_task, default_tasks, load, load_reward, read_text, resolve_device
+from ._arguments import check_log, check_task, default_tasks, load, load_reward, name_with_workloads, read_text, resolve_device
 from ._terminal import (
     ACCEPTED,
     BROKEN_PIPE,
@@ -39,6 +39,8 @@ from ._terminal import (
 )
 from .analysis.app import ablate, rescore
 from .bench.app import app as bench
+from .capture.command import capture
+from .coverage.app import coverage
 from .fleet.app import app as fleet
 from .pages.command import report
 from .play import play
@@ -63,6 +65,8 @@ app.command()(report)
 app.command()(play)
 app.command()(rescore)
 app.command()(ablate)
+app.command()(coverage)
+app.command()(capture)
 
 
 class Device(enum.StrEnum):
@@ -157,9 +161,12 @@ def evaluate(
     log: Annotated[Path | None, typer.Option(help="JSONL file to append the record to.")] = None,
     strict: StrictOption = None,
     as_json: JsonOption = False,
+    workloads: Annotated[Path | None, typer.Option(help="JSONL file of workloads to judge on in place of the public ones.")] = None,
 ) -> int:
     """Judge a submission: build, verify, time it and say what it is worth."""
     check_task(task, confined=True)
+    if workloads is not None:
+        task = name_with_workloads(task, workloads)
     text = read_text(file)
     kind = resolve_device(device.value)
     scorer = _Keeper(load_reward(reward))

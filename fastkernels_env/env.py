@@ -18,7 +18,7 @@ from gymnasium.spaces import Box, Dict, Discrete
 
 from .evaluator import Evaluator
 from .prompt import build_prompt, prompt_hash
-from .registry import load_task
+from .registry import load_task, with_workloads
 from .report import evaluation_json, plain_report
 from .reward import load_preset
 from .spaces import SourceText, seed_replies
@@ -142,9 +142,10 @@ class KernelEnv(gymnasium.Env[Observation, str]):
         log: JSONL file to which every evaluation is appended.
         render_mode: None; ``ansi``: `render` returns the last evaluation's report; ``human``: each step prints it.
         evaluator: Use this one, and leave it open at `close`; it brings its own device and log.
+        workloads: JSONL file of workloads that are judged in place of the task's public ones; see `with_workloads`.
 
     Raises:
-        TaskError: No such task.
+        TaskError: No such task, or a file of workloads that does not fit it.
         DeviceError: The device is unknown or absent.
         PresetError: No such reward preset.
         ValueError: Another argument is out of range; the message says which.
@@ -164,12 +165,14 @@ class KernelEnv(gymnasium.Env[Observation, str]):
         log: str | Path | None = None,
         render_mode: str | None = None,
         evaluator: Evaluator | None = None,
+        workloads: str | Path | None = None,
     ) -> None:
         _check_choice("credit", credit, CREDITS)
         _check_choice("effort", effort, EFFORTS)
         _check_choice("render_mode", render_mode, (None, *self.metadata["render_modes"]))
         if max_turns < 1:
             raise ValueError(f"expected max_turns of at least 1, got {max_turns!r}")
+        task = with_workloads(task, workloads) if workloads is not None else task
         self.task = load_task(task)
         self.scorer = as_scorer(reward)
         self.max_turns, self.credit, self.effort, self.render_mode = max_turns, credit, effort, render_mode

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from ._compile import CPP_FLAGS, CUDA_ARCH, CUDA_FLAGS
 from .judge.compare import MAX_GATES, SHARE_INSIDE
 from .judge.parts import GROUP_SLACK, ROW_SLACK
+from .ops import program_source
 from .submission import LANGUAGES
 from .task import Arg, Gate, Role, Task, Workload, dtype_of
 from .types import Language
@@ -134,8 +135,10 @@ def _parts(task: Task, device: str, device_name: str) -> Iterator[str]:
     yield f"Write a fast and correct kernel for `{task.entry}`. {task.summary}"
     yield f"It replaces this op in production: {task.mirrors}."
     yield f"## Definition\n\n{task.semantics}"
-    yield f"## Signature\n\n{_signatures(task, device)}"
-    yield _argument_table(task, workloads)
+    yield f"## Signature\n\n{_signatures(task.entry, task.entry_signature, device)}"
+    yield _argument_table(task.entry_signature, workloads)
+    if task.ops:
+        yield from _inner_operations(task, workloads, device)
     if task.ranks > 1:
         yield f"## Ranks\n\n{_ranks(task, device)}"
     yield f"## Device and languages\n\n{_device(device, device_name)}"
@@ -149,14 +152,24 @@ def _parts(task: Task, device: str, device_name: str) -> Iterator[str]:
     yield f"## Reply\n\n{_reply(task, device)}"
 
 
-def _names(task: Task) -> str:
-    return ", ".join(arg.name for arg in task.entry_signature)
+def _inner_operations(task: Task, workloads: list[Workload], device: str) -> Iterator[str]:
+    names = ", ".join(f"`{op.name}`" for op in task.ops)
+    yield (
+        f"## Inner operations\n\nInstead of `{task.entry}` define one or several of its inner operations, in one language: {names}. The "
+        "program below then calls yours in place of its own, and the time of the whole is what counts. They are called from Python with "
+        "torch tensors (native code gets views of these), write into their outputs, take no `plan` and no `prepared`, and must be opaque "
+        "operators of the compiled program. Tensors that the program makes are aligned as torch aligns them."
+    )
+    for op in task.ops:
+        yield f"### `{op.name}`\n\n{op.semantics}\n\n{_signatures(op.name, op.signature, device)}"
+        yield _argument_table(op.signature, workloads)
+    yield f"### The program\n\n```python\n{program_source(task)}```"
 
 
-def _signatures(task: Task, device: str) -> str:
-    python = f"```python\ndef {task.entry}({_names(task)}):\n```"
-    parameters = ", ".join(f"{_CPP_SCALARS.get(arg.dtype, 'tvm::ffi::TensorView')} {arg.name}" for arg in task.entry_signature)
-    native = f"```{_TAGS[_native(device)]}\nvoid {task.entry}({parameters});\n```"
+def _signatures(name: str, signature: tuple[Arg, ...], device: str) -> str:
+    python = f"```python\ndef {name}({', '.join(arg.name for arg in signature)}):\n```"
+    parameters = ", ".join(f"{_CPP_SCALARS.get(arg.dtype, 'tvm::ffi::TensorView')} {arg.name}" for arg in signature)
+    native = f"```{_TAGS[_native(device)]}\nvoid {name}({parameters});\n```"
     order = f"{python}\n\nor\n\n{native}" if device == "cuda" else f"{native}\n\nor\n\n{python}"
     return f"{order}\n\nThese argument names, in this order. Nothing is returned."
 
@@ -165,8 +178,8 @@ def _native(device: str) -> Language:
     return Language.CUDA if device == "cuda" else Language.CPP
 
 
-def _argument_table(task: Task, workloads: list[Workload]) -> str:
-    rows = [(f"`{arg.name}`", _ROLES[arg.role], _shape(arg), _dtypes(arg, workloads), _note(arg)) for arg in task.entry_signature]
+def _argument_table(signature: tuple[Arg, ...], workloads: list[Workload]) -> str:
+    rows = [(f"`{arg.name}`", _ROLES[arg.role], _shape(arg), _dtypes(arg, workloads), _note(arg)) for arg in signature]
     return _table(("argument", "role", "shape", "dtype", "notes"), rows)
 
 
@@ -277,6 +290,8 @@ def _tolerance(task: Task, workloads: list[Workload]) -> str:
 
 
 def _gate(task: Task, name: str, dtype: str) -> str:
+    if own := task.measures.get(name):
+        return own
     gate: Gate | None = task.numerics.outputs.get(name) or task.numerics.gates.get(dtype)
     if gate is None:
         return "exact"
@@ -334,5 +349,5 @@ def _reply(task: Task, device: str) -> str:
     tags = " or ".join(f"`{_TAGS[language]}`" for language in LANGUAGES[device])
     return (
         f"Give the complete source in one fenced code block tagged {tags}. If there are several blocks, the last one that defines "
-        f"`{task.entry}` counts. Close the fence: a reply that is cut off is rejected."
+        f"`{task.entry}`{' or an inner operation' if task.ops else ''} counts. Close the fence: a reply that is cut off is rejected."
     )

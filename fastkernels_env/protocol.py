@@ -58,6 +58,10 @@ class Load(msgspec.Struct, frozen=True, tag=True):
     """Run Triton kernels through its interpreter."""
     ahead: bool = False
     """Compile Triton kernels for sm_90 instead of running them."""
+    ops: tuple[str, ...] = ()
+    """The artefact defines these, and not the entry: that is `program`'s, which calls them in place of its own."""
+    program: str = ""
+    """Source of the program around the ops."""
 
 
 class Join(msgspec.Struct, frozen=True, tag=True):
@@ -138,6 +142,8 @@ class Register(msgspec.Struct, frozen=True, tag=True):
 
     schema: str
     """Such as ``rms_norm(Tensor(a0!) out, Tensor input, Tensor weight, float epsilon) -> ()``."""
+    ops: dict[str, str] = {}
+    """Schemas of the ops that were loaded, by name: they become operators, and the program around them what is compiled."""
 
 
 class Step(msgspec.Struct, frozen=True, tag=True):

@@ -4,7 +4,8 @@ Tasks are folders: those of the package (``fastkernels_env/envs``), those below 
 those handed to `register_task`. Listing names imports nothing; a task's code is imported when the task is first used.
 
 A name may confine a task to some of its public workloads: ``rms_norm[cpu-decode-16]``, several divided by commas. The prompt shows and
-the judge times these alone, and hidden workloads never have the shape of one that was left out.
+the judge times these alone, and hidden workloads never have the shape of one that was left out. ``rms_norm[@rows.jsonl]`` has the
+workloads of a file in place of the public ones; see `with_workloads`.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
+from ._given import MARK, name_given, read_given
 from ._syntax import parse_module
+from .ops import Op, check_program
 from .task import Arg, Input, Task, TaskError
 
 _PACKAGE = f"{__package__}.envs"
@@ -44,6 +47,8 @@ def split_name(name: str) -> tuple[str, tuple[str, ...]]:
     own, bracket, names = name.removesuffix("]").partition("[")
     if not bracket or not name.endswith("]"):
         return name, ()
+    if names.startswith(MARK):
+        return own, (names,)  # a path, whatever is in it
     return own, tuple(part.strip() for part in names.split(","))
 
 
@@ -74,16 +79,39 @@ def register_task(folder: str | os.PathLike[str]) -> str:
     path = Path(folder).resolve()
     if not (path / "task.py").is_file():
         raise TaskError(f"expected a task folder with a task.py, found none in {path}")
+    before = _registered.get(path.name)
     _registered[path.name] = path
-    load_task(path.name)
+    try:
+        load_task(path.name)
+    except TaskError:
+        if before is None:
+            del _registered[path.name]
+        else:
+            _registered[path.name] = before
+        raise
     from .registration import register_envs
 
     register_envs()
     return path.name
 
 
+def with_workloads(task: str, file: str | os.PathLike[str]) -> str:
+    """The name of a task that is judged on the workloads of a file in place of its public ones.
+
+    Any evaluator or environment of this host takes it for a task's name.
+
+    Args:
+        task: Name of a whole task.
+        file: JSONL as ``fastkernels-env capture`` writes it. Rows that name another task are passed over.
+
+    Raises:
+        TaskError: There is no such task, the file cannot be read, or a row does not fit the task.
+    """
+    return load_task(name_given(task, os.fspath(file))).name
+
+
 def load_task(name: str) -> Task:
-    """The task of that name, which may be confined to some of its workloads.
+    """The task of that name, which may be confined to some of its workloads, or have those of a file.
 
     Raises:
         TaskError: No such task or workload, or its ``task.py`` cannot be used; the message says which and why.
@@ -95,6 +123,8 @@ def load_task(name: str) -> Task:
     folder = found.resolve()
     if folder not in _loaded:
         _loaded[folder] = _import(folder)
+    if only and only[0].startswith(MARK):
+        return _give(_loaded[folder], only[0])
     return _confine(_loaded[folder], only) if only else _loaded[folder]
 
 
@@ -111,11 +141,19 @@ def _confine(task: Task, only: tuple[str, ...]) -> Task:
     return _confined[task.folder, only]
 
 
+def _give(task: Task, reference: str) -> Task:
+    given = copy.copy(task)
+    given.given, given.given_by = read_given(task, reference), reference
+    return given
+
+
 class Outline(NamedTuple):
-    """What a reply is read against: the entry's name, and its arguments (names alone)."""
+    """What a reply is read against: the entry's name, its arguments (names alone), and the ops that may stand in for it."""
 
     entry: str
     entry_signature: tuple[Arg, ...]
+    ops: tuple[Op, ...] = ()
+    program_helpers: tuple[str, ...] = ()
 
 
 def read_outline(name: str) -> Outline | None:
@@ -140,6 +178,8 @@ def _outline(node: ast.ClassDef) -> Outline | None:
         for statement in node.body if isinstance(statement, ast.Assign)
         for target in statement.targets if isinstance(target, ast.Name)
     }
+    if "ops" in values:
+        return None
     match values.get("entry"), values.get("signature"):
         case ast.Constant(value=str(entry)), ast.Tuple(elts=calls):
             firsts = [call.args[0] if isinstance(call, ast.Call) and call.args else None for call in calls]
@@ -189,6 +229,8 @@ def _validate(task: Task) -> None:
             raise TaskError(f"task {name!r} lacks the class attribute {attribute!r}; the task author's guide lists them all")
     if task.level not in ("L1", "L2", "L3", "L4"):
         raise TaskError(f"task {name!r}: level must be L1, L2, L3 or L4, it is {task.level!r}")
+    if task.ops:
+        check_program(task)
     if not task.outputs:
         raise TaskError(f"task {name!r}: its signature has no output; mark one argument Output or InOut")
     for baseline in task.baselines:

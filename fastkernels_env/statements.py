@@ -28,6 +28,7 @@ class Numerics(msgspec.Struct, frozen=True, kw_only=True):
         smoke: The loose tolerance that common benchmarks use, by output dtype.
         outputs: Gates of single outputs that differ from their dtype's.
         rms_floor: Smallest relative RMS limit by output dtype: what honest reorderings of a sum cost.
+        roundings: How many roundings of intermediate results may widen the gate of an element, where production errs by that much.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Numerics(msgspec.Struct, frozen=True, kw_only=True):
     rms_floor: dict[str, float] = msgspec.field(
         default_factory=lambda: {"float32": 1e-5, "float64": 1e-9, "float16": 0.0, "bfloat16": 0.0}
     )
+    roundings: float = 4.0
 
 
 N1 = Numerics(
@@ -48,6 +50,13 @@ N1 = Numerics(
     gates={"float16": Gate(1e-2, 1e-2), "bfloat16": Gate(1e-2, 1e-2), "float32": Gate(1e-5, 1e-3), "float64": Gate(1e-5, 1e-3)},
 )
 """16-bit results with fp32 accumulation; fp32 at 1e-5 absolute and 1e-3 relative, TF32 not legal."""
+
+
+LAYER = msgspec.structs.replace(
+    N1, name="N1, as far off as production", roundings=64.0,
+    smoke=N1.smoke | {"float32": Gate(1e-3, 1e-3), "float16": Gate(0.05, 0.05), "bfloat16": Gate(0.1, 0.1)},
+)
+"""Of layers and programs, whose 16-bit activations are rounded many times: production's own error on the same inputs is the measure."""
 
 
 class Cost(msgspec.Struct, frozen=True):
@@ -78,6 +87,14 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """A shape with indices beyond 2^31, only for the check of that name: neither public nor timed."""
     sampled: str = ""
     """The size along which an overflow shape's oracle is computed at a few indices only; empty: it is cheap as it is."""
+    task: str = ""
+    """In a file of several tasks: the one whose shape this is."""
+    model: str = ""
+    """Of a captured shape: the model ..."""
+    revision: str = ""
+    """... which of its configurations the sizes follow from ..."""
+    workload: str = ""
+    """... and the traffic; see ``fastkernels-env capture``."""
 
 
 class Baseline(msgspec.Struct, frozen=True, kw_only=True):

@@ -6,17 +6,18 @@ Rules, in order; what breaks one raises `RejectedError`:
    byte-order mark is dropped.
 2. **Reasoning** (``<think>``, ``<thinking>``, ``<reasoning>``) is ignored, drafts in it too. One that is never closed hides the
    rest of the reply.
-3. **Fences** (three or more backticks or tildes, indented or not). Of the blocks that define the task's entry the last counts, so
-   a usage example behind it does not. A fence that is never closed is a truncated reply. Without any fence the whole text is code.
+3. **Fences** (three or more backticks or tildes, indented or not). Of the blocks that define the task's entry, or an inner operation of
+   it, the last counts, so a usage example behind it does not. A fence that is never closed is a truncated reply. Without any fence the
+   whole text is code.
 4. **Language** from the fence's tag: Python for ``python``, ``python3``, ``py``, ``triton``; the C family for ``cpp``, ``c++``,
    ``cxx``, ``cc``, ``c``; CUDA for ``cuda``, ``cu``, ``cuh``. Any other tag, or none: Python if it parses as Python; else the C
    family if it includes a header, declares a kernel or defines the entry as a C++ function; else Python. The C family is CUDA if
    the code has ``__global__``, ``__device__``, ``<<<`` or an include of a CUDA header, else C++. A GPU cannot run C++ without
    kernels; CUDA on a CPU host is passed on, to be compiled at most.
 5. **Entry**: a module-level Python function, or a C++ function that is no kernel, with the task's name and exactly its arguments in
-   its order. A Python entry may add the keyword-only arguments ``plan`` and ``prepared``; the module then defines ``plan`` or
-   ``prepare`` with the entry's arguments. Python that does not parse is passed on if a line begins ``def <entry>(``: the build
-   stage reports the syntax error.
+   its order. Of a layer or a program one or several of its inner operations will do instead, in the same way. A Python entry may add
+   the keyword-only arguments ``plan`` and ``prepared``; the module then defines ``plan`` or ``prepare`` with the entry's arguments.
+   Python that does not parse is passed on if a line begins ``def <entry>(``: the build stage reports the syntax error.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from ._extract import EXTRAS, Definition, define
 from .types import Language, Submission
 
 if TYPE_CHECKING:
+    from .ops import Op
     from .registry import Outline
     from .task import Task
 
@@ -80,6 +82,8 @@ def extract(text: str, task: Task | Outline, device: str) -> Submission:
     for block in reversed(reply.blocks or (_Block("", reply.prose.strip("\n") + "\n"),)):
         if definition := define(block.code, block.tag, task.entry):
             return _submission(block.code, definition, task, device)
+        if defined := {op: definition for op in task.ops if (definition := define(block.code, block.tag, op.name))}:
+            return _replacement(block.code, defined, task, device)
     raise RejectedError(_nothing(reply, task))
 
 
@@ -99,6 +103,9 @@ def _checked(text: str) -> str:
 
 def _nothing(reply: _Reply, task: Task | Outline) -> str:
     wanted = f"a function {task.entry}({', '.join(_names(task))})"
+    if task.ops:
+        ops = ", ".join(f"{op.name}({', '.join(op.arguments)})" for op in task.ops)
+        wanted += f", or one or several of {ops}"
     if reply.unclosed_tag:
         return f"expected {wanted} after the reasoning, but {reply.unclosed_tag} is never closed: the reply was cut off in it"
     if reply.blocks:
@@ -110,8 +117,7 @@ def _nothing(reply: _Reply, task: Task | Outline) -> str:
 
 
 def _submission(code: str, definition: Definition, task: Task | Outline, device: str) -> Submission:
-    if definition.language is Language.CPP and device == "cuda":
-        raise RejectedError("expected Python (Triton) or CUDA C++, found C++ without a kernel, which a GPU cannot run")
+    _check_language(definition, device)
     _check_arguments(definition, task)
     return Submission(
         code=code,
@@ -122,6 +128,35 @@ def _submission(code: str, definition: Definition, task: Task | Outline, device:
         has_plan="plan" in definition.extras,
         kernels=definition.kernels,
     )
+
+
+def _replacement(code: str, defined: Mapping[Op, Definition], task: Task | Outline, device: str) -> Submission:
+    """A submission of inner operations: they take no plan of their own, that is the program's."""
+    for op, definition in defined.items():
+        _check_language(definition, device)
+        if definition.arguments is not None and definition.arguments != op.arguments:
+            raise RejectedError(
+                f"expected {op.name}({', '.join(op.arguments)}), found {op.name}({', '.join(definition.arguments)}); "
+                "use exactly these argument names in this order"
+            )
+        if definition.extras:
+            raise RejectedError(f"expected no keyword-only argument of {op.name}, found {definition.extras[0]!r}")
+    first = next(iter(defined.values()))
+    return Submission(
+        code=code,
+        language=first.language,
+        entry=task.entry,
+        arguments=_names(task),
+        has_prepare="prepare" in task.program_helpers,
+        has_plan="plan" in task.program_helpers,
+        kernels=first.kernels,
+        ops=tuple(op.name for op in defined),
+    )
+
+
+def _check_language(definition: Definition, device: str) -> None:
+    if definition.language is Language.CPP and device == "cuda":
+        raise RejectedError("expected Python (Triton) or CUDA C++, found C++ without a kernel, which a GPU cannot run")
 
 
 def _check_arguments(definition: Definition, task: Task | Outline) -> None:

@@ -17,19 +17,22 @@ from typing import TYPE_CHECKING, ClassVar
 import msgspec
 
 from ._hidden import draw_hidden, place_variants
+from .ops import Op, program_helpers
 from .signature import Arg, InOut, Input, Metadata, Output, Role, Scalar, TaskError, Weight, dtype_of, evaluate_size, shape_of, strides_of
-from .statements import N1, SEED_LANGUAGE, Baseline, Cost, Gate, Mutant, Numerics, Workload, read_workloads
+from .statements import LAYER, N1, SEED_LANGUAGE, Baseline, Cost, Gate, Mutant, Numerics, Workload, read_workloads
 from .types import Regime
 
 if TYPE_CHECKING:
     import torch
 
+    from .agreement import Agreement
     from .rearrange import Entries, Rearrangement
     from .recipes import Draw
 
     Value = torch.Tensor | int | float | bool
 
 __all__ = [
+    "LAYER",
     "N1",
     "SEED_LANGUAGE",
     "Arg",
@@ -41,6 +44,7 @@ __all__ = [
     "Metadata",
     "Mutant",
     "Numerics",
+    "Op",
     "Output",
     "Role",
     "Scalar",
@@ -91,6 +95,13 @@ class Task(abc.ABC):
     """How many processes, each with a GPU of its own, run the entry together; see `ranked.RankedTask`."""
     workspace: ClassVar[Mapping[str, int]] = {}
     """By device: bytes of memory that a rank's peers can reach, if there are several."""
+    ops: ClassVar[tuple[Op, ...]] = ()
+    """Of a layer or a program: the inner operations that a submission may define, one or several of them, instead of the entry."""
+    program: ClassVar[str] = "eager.py"
+    """The baseline's file that calls the ops as functions of its own; a submission's take their place."""
+    measures: ClassVar[Mapping[str, str]] = {}
+    """Outputs that `agreement` measures, and not the usual rule: closeness element by element is not what counts. In words, for the
+    prompt."""
     deterministic: ClassVar[bool] = False
     """Whether equal inputs must give equal bits; else the spread is bounded."""
 
@@ -102,6 +113,10 @@ class Task(abc.ABC):
     """Set by the registry."""
     only: tuple[str, ...] = ()
     """Names of the public workloads to which this object is confined; empty: none is left out. Set by the registry."""
+    given: tuple[Workload, ...] = ()
+    """Workloads of a user in place of the public ones; empty: those of ``workloads.jsonl``. Set by the registry ..."""
+    given_by: str = ""
+    """... with how the name says where they are from."""
 
     @abc.abstractmethod
     def inputs(self, workload: Workload, draw: Draw) -> dict[str, Value]:
@@ -120,6 +135,20 @@ class Task(abc.ABC):
     @abc.abstractmethod
     def cost(self, workload: Workload, args: Mapping[str, Value]) -> Cost:
         """Compulsory bytes and FLOPs of one call on these inputs."""
+
+    def agreement(self, name: str, actual: torch.Tensor, expected: Mapping[str, torch.Tensor], baseline: float) -> Agreement:
+        """The task's own measure of an output that `measures` names: tokens, boxes, embeddings.
+
+        Args:
+            name: Of the output.
+            actual: What was written.
+            expected: The oracle's outputs, by name; entries that are no outputs may hold what the measure needs.
+            baseline: The same measure's discrepancy of a production implementation on these inputs; 0 where nobody has asked it.
+
+        Returns:
+            How far it is off, and how far it may be.
+        """
+        raise NotImplementedError(f"{type(self).__name__} names measures, so it must define agreement()")
 
     def groups(self, args: Mapping[str, Value]) -> dict[str, dict[str, torch.Tensor]]:
         """Groups whose errors are judged apart: by output and kind (``head``, ``expert``), a 1-D int64 tensor of group numbers.
@@ -172,6 +201,11 @@ class Task(abc.ABC):
         return self.signature
 
     @property
+    def program_helpers(self) -> tuple[str, ...]:
+        """Which of ``plan`` and ``prepare`` the program around the ops defines."""
+        return program_helpers(self) if self.ops else ()
+
+    @property
     def outputs(self) -> tuple[Arg, ...]:
         """Arguments that the entry writes: outputs and in-out ones."""
         return tuple(arg for arg in self.signature if arg.role in (Role.OUTPUT, Role.INOUT))
@@ -179,7 +213,8 @@ class Task(abc.ABC):
     @property
     def name(self) -> str:
         """The name under which `load_task` finds it: ``rms_norm``, or ``rms_norm[cpu-decode-16]`` if it is confined to workloads."""
-        return self.folder.name + (f"[{','.join(self.only)}]" if self.only else "")
+        within = self.given_by or ",".join(self.only)
+        return self.folder.name + (f"[{within}]" if within else "")
 
     def workloads(self, device: str) -> list[Workload]:
         """Public workloads of a device kind, in file order."""
@@ -196,7 +231,9 @@ class Task(abc.ABC):
         return [workload for workload in self._stated(device) if workload.overflow]
 
     def _stated(self, device: str) -> list[Workload]:
-        return [w for w in read_workloads(self.folder / "workloads.jsonl", self.folder.name) if w.device == device]
+        own = read_workloads(self.folder / "workloads.jsonl", self.folder.name)
+        stated = [*self.given, *(w for w in own if w.overflow)] if self.given else own
+        return [w for w in stated if w.device == device]
 
     def smoke_workload(self, device: str) -> Workload:
         """The public workload of the smoke check."""

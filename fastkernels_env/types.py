@@ -191,6 +191,8 @@ class Submission(msgspec.Struct, frozen=True, kw_only=True):
     has_plan: bool = False
     kernels: tuple[str, ...] = ()
     """Names of the device kernels that the code defines."""
+    ops: tuple[str, ...] = ()
+    """The inner operations of a layer or a program that the code defines in place of the entry; see `ops`."""
 
 
 class Artifact(msgspec.Struct, frozen=True, kw_only=True):
@@ -201,6 +203,7 @@ class Artifact(msgspec.Struct, frozen=True, kw_only=True):
     entry: str
     has_prepare: bool = False
     has_plan: bool = False
+    ops: tuple[str, ...] = ()
     log: str = ""
     resources: dict[str, float] = {}
     """Registers, shared memory, spills of compiled kernels, where the compiler said so."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 import textwrap
 from pathlib import Path
 
@@ -85,6 +86,11 @@ def write_task(folder: Path, **changed: str) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(textwrap.dedent(changed.get(path.stem, text)).lstrip())
     return folder
+
+
+def pytest_configure(config):
+    sampling = runpy.run_path(str(Path(__file__).with_name("sampling.py")))
+    config.pluginmanager.register(sampling["Sample"](), "sample")
 
 
 @pytest.fixture(scope="session", autouse=True)

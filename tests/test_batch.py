@@ -275,6 +275,7 @@ DIED = "the judge's own process was killed while it judged this reply"
 ALONE = "then it was judged with no other evaluation beside it"
 
 
+@pytest.mark.sampled(take=2)
 def test_a_reply_over_which_two_judges_died_by_chance_is_judged_alone(evaluator):
     text = honest(71)
     evaluation, others, killed = judge_beside(evaluator, text, b"71", 2)
@@ -284,6 +285,7 @@ def test_a_reply_over_which_two_judges_died_by_chance_is_judged_alone(evaluator)
     assert {other.outcome for other in others} == {Outcome.WRONG}
 
 
+@pytest.mark.sampled(take=2)
 def test_a_reply_over_which_judges_die_alone_too_crashed_if_the_device_is_healthy(evaluator):
     text = ENDLESS.replace("60", "61")
     evaluation, others, killed = judge_beside(evaluator, text, b"61", 3)
@@ -298,6 +300,7 @@ def test_a_reply_over_which_judges_die_alone_too_crashed_if_the_device_is_health
     assert again.faults == []
 
 
+@pytest.mark.sampled(take=2)
 @pytest.mark.parametrize(("kills", "outcome"), [(1, Outcome.CRASHED), (2, Outcome.FAULT)])
 def test_a_baseline_whose_judge_died_once_is_judged_again(evaluator, kills, outcome):
     """It decides whether the reply is to blame: one death of it may be chance, after two nobody knows whether the device is in order."""
@@ -312,6 +315,7 @@ def test_a_baseline_whose_judge_died_once_is_judged_again(evaluator, kills, outc
     assert evaluation.outcome is outcome, evaluation.reason
 
 
+@pytest.mark.sampled(take=2)
 def test_a_baseline_whose_worker_was_killed_is_judged_again(evaluator):
     text = ENDLESS.replace("60", "65")
     mark = canary_source(load_task("rms_norm"), "cpu").encode()[-60:]

@@ -52,6 +52,7 @@ def test_cuda_sources_are_left_out_where_nothing_compiles_them(monkeypatch):
     assert not any(exhibit.file.endswith(".cu") for exhibit in shown)
 
 
+@pytest.mark.sampled("name", take=2)
 @pytest.mark.parametrize("name", ["slow", "wrong", "silent", "cheat"])
 def test_triton_sources_through_the_interpreter(name, tmp_path):
     """Small sizes in a process of its own: the interpreter is chosen when Triton is imported."""

@@ -74,6 +74,24 @@ def test_index_lists_every_task():
     assert [name for name in TASKS if f"[{name}]({name}.md)" not in text] == []
 
 
+def test_the_catalogue_names_every_task_once_and_says_which_no_gpu_has_judged(generate):
+    text = (ROOT / "README.md").read_text()
+    for name in TASKS:
+        assert text.count(f"[{name}](docs/envs/{name}.md)") == 1
+        assert (f"[{name}](docs/envs/{name}.md)\\*" in text) == (not load_task(name).workloads("cuda"))
+
+
+def test_a_readme_without_a_place_for_the_catalogue_is_refused(generate):
+    with pytest.raises(generate.TaskError, match="to hold the lines"):
+        generate.with_catalogue("# fastkernels_env\n", {})
+
+
+def test_a_page_shows_the_inner_operations(generate):
+    text = (ROOT / "docs" / "envs" / "llama_decode_loop.md").read_text()
+    assert "### rms_norm(out, input, weight, epsilon)" in text
+    assert "`tokens` has a measure of its own" in text
+
+
 def test_check_names_stale_missing_and_orphaned_pages_and_writes_nothing(generate, tmp_path, capsys):
     assert generate.main(["--folder", str(tmp_path)]) == 0
     assert generate.main(["--check", "--folder", str(tmp_path)]) == 0

@@ -13,7 +13,7 @@ import pytest
 from gymnasium.error import ClosedEnvironmentError, InvalidAction, ResetNeeded
 from gymnasium.utils.env_checker import check_env
 
-from fastkernels_env import EvaluationFault, Evaluator, load_preset, read_log
+from fastkernels_env import EvaluationFault, load_preset, read_log
 from fastkernels_env.device import DeviceError
 from fastkernels_env.env import KernelEnv
 from fastkernels_env.prompt import build_prompt, prompt_hash
@@ -54,12 +54,6 @@ INFO_TYPES = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def evaluator():
-    with Evaluator("cpu", effort="quick") as shared:
-        yield shared
-
-
 @pytest.fixture
 def make(evaluator):
     """Environments of rms_norm over the shared evaluator, past their first reset."""
@@ -87,6 +81,7 @@ def switch(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.sampled("name", take=2, most=2)
 @pytest.mark.parametrize("name", task_folders())
 def test_gymnasiums_checker_has_nothing_to_say(name, evaluator):
     with warnings.catch_warnings():

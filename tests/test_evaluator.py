@@ -325,6 +325,7 @@ STARVED = """
 OPEN_FILES = "len(os.listdir('/proc/self/fd'))"
 
 
+@pytest.mark.sampled("value", take=1)
 @pytest.mark.parametrize(
     ("limit", "value"), [("RLIMIT_FSIZE", "4096"), ("RLIMIT_NOFILE", OPEN_FILES), ("RLIMIT_NOFILE", f"{OPEN_FILES} - 6")]
 )

@@ -180,6 +180,7 @@ def test_advantages_are_relative_to_the_group(bandit, rewards):
 
 
 @pytest.mark.slow
+@pytest.mark.sampled(take=1)
 def test_a_live_run_judges_what_it_proposes(grammar):
     told = run("train_bandit.py", "--live", 1, "--live-group", 2)
     proposed = [line.split() for line in told.splitlines() if "|" in line]
@@ -190,6 +191,7 @@ def test_a_live_run_judges_what_it_proposes(grammar):
 
 
 @pytest.mark.slow
+@pytest.mark.sampled(take=1)
 def test_the_quickstart_ends_with_an_accepted_kernel():
     told = run("quickstart.py")
     assert "turn 1: silent_error" in told

@@ -15,6 +15,7 @@ import torch
 import tvm_ffi
 
 from fastkernels_env.build import Build
+from fastkernels_env.ops import program_source
 from fastkernels_env.prompt import EXAMPLES, build_prompt, prompt_hash
 from fastkernels_env.registry import load_task, task_folders
 from fastkernels_env.submission import extract
@@ -87,9 +88,14 @@ def test_the_only_code_in_a_prompt_is_the_signatures_and_the_made_up_examples(na
     task = load_task(name)
     blocks = re.findall(r"^```\w+\n(.*?)^```$", build_prompt(task, device), re.DOTALL | re.MULTILINE)
     signatures = [block for block in blocks if block not in EXAMPLES.values()]
-    assert len(blocks) == 4
-    assert len(signatures) == 2
-    assert all(block.count("\n") == 1 and f" {task.entry}(" in block for block in signatures)
+    assert len(blocks) - len(signatures) == 2
+    if task.ops:
+        assert signatures.pop() == program_source(task)
+    names = [task.entry, *(op.name for op in task.ops)]
+    assert len(signatures) == 2 * len(names)
+    for block, name in zip(signatures, [name for name in names for _ in range(2)], strict=True):
+        assert block.count("\n") == 1
+        assert f" {name}(" in block
 
 
 def test_tolerances_are_given_as_numbers():

@@ -43,6 +43,9 @@ def test_listing_tasks_imports_none_of_them(tiny_root):
 def test_outlines_say_what_the_tasks_say():
     for name in task_folders():
         outline, task = read_outline(name), load_task(name)
+        if task.ops:
+            assert outline is None  # its source alone does not say them
+            continue
         assert outline is not None
         assert outline.entry == task.entry
         assert [arg.name for arg in outline.entry_signature] == [arg.name for arg in task.entry_signature]

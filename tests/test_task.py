@@ -27,6 +27,10 @@ from fastkernels_env.task import (
 )
 
 SIZES = {"T": 7, "H": 48, "kv": 3, "row_stride": 80, "zero": 0}
+EVERY = pytest.mark.parametrize(
+    ("name", "device"), [(name, device) for name in task_folders() for device in ("cpu", "cuda") if load_task(name).workloads(device)]
+)
+"""Every task on every device that it has shapes for."""
 LEAVES = st.one_of(st.sampled_from(sorted(SIZES)), st.integers(0, 10_000).map(str))
 EXPRESSIONS = st.recursive(
     LEAVES,
@@ -134,8 +138,7 @@ def test_a_device_without_workloads_is_named(tiny):
         tiny.smoke_workload("cuda")
 
 
-@pytest.mark.parametrize("name", task_folders())
-@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@EVERY
 def test_hidden_draws_stay_in_range_and_repeat_with_the_generator(name, device):
     task = load_task(name)
     drawn = task.hidden_workloads(device, random.Random(5), 60)
@@ -156,8 +159,7 @@ def _kept(task, device, sizes):
     return {name: size for name, size in sizes.items() if name not in task.ragged[device] and name not in strides}
 
 
-@pytest.mark.parametrize("name", task_folders())
-@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@EVERY
 def test_every_variant_is_drawn(name, device):
     task = load_task(name)
     drawn = task.hidden_workloads(device, random.Random(5), 200)
@@ -165,8 +167,7 @@ def test_every_variant_is_drawn(name, device):
         assert any(variant.items() <= w.sizes.items() for w in drawn), variant
 
 
-@pytest.mark.parametrize("name", task_folders())
-@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@EVERY
 def test_every_evaluation_has_one_variant_and_a_full_one_has_two(name, device):
     task = load_task(name)
     for seed in range(50):

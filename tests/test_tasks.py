@@ -1,12 +1,11 @@
 """Every registered task: its folder is complete, its seed is accepted, its mutants are rejected.
 
-By default all mutants of rms_norm and two of every other task are judged; FASTKERNELS_ALL_MUTANTS=1 judges them all.
+What needs no process of its own is tried of every task. A run judges seeds and mutants of some (`sampling.py`), `make test-all` of all.
 """
 
 from __future__ import annotations
 
 import os
-import random
 import secrets
 import tomllib
 import zlib
@@ -27,20 +26,23 @@ from fastkernels_env.types import Regime
 
 TASKS = list(task_folders())
 DEVICES = ("cpu", "cuda")
-ALL = os.environ.get("FASTKERNELS_ALL_MUTANTS") == "1"
+NOT_YET_ON_A_GPU = {
+    "activation", "adaln_modulate", "add_rms_norm_fp8", "axial_attention", "bias_attention", "conv1d", "conv1d_update", "conv2d_nhwc",
+    "dlrm_interaction", "dwconv_bn_act", "embedding_bag_collection", "encoder_layer", "flux_block", "fp8_block_gemm", "gated_rms_norm",
+    "gdn_decode", "gelu_tanh_and_mul", "gqa_prefill", "group_norm_silu", "joint_attention", "kv_scatter", "layer_norm",
+    "linear_prefill", "llama_decode_loop", "llama_mlp", "maxsim", "merge_states", "mla_decode", "moe_align", "moe_finalize",
+    "ms_deform_attn", "qk_norm_rope", "rope3d_attention", "se_grn", "segment_csr", "sink_attention", "ssm_update",
+    "swin_window_attention", "topk_softmax", "triangle_mult", "vision_block", "vit_varlen_attention", "yolov10n",
+}
+"""Tasks whose seeds and baselines have not been judged on a GPU: they have no shapes there until they were."""
+POOLS = {"state", "conv_state"}
+"""In-out arguments of which a call writes the slots of its own sequences only."""
 DTYPES = {"float32", "float64", "float16", "bfloat16", "int8", "uint8", "int16", "int32", "int64", "bool", "float8_e4m3fn"}
 
 
 @pytest.fixture(params=TASKS)
 def task(request):
     return load_task(request.param)
-
-
-def cpu_mutants(name):
-    mutants = [m for m in load_task(name).mutants() if m.seed.endswith(".cpp")]
-    if ALL or name == "rms_norm":
-        return mutants
-    return random.Random(zlib.crc32(name.encode())).sample(mutants, min(2, len(mutants)))
 
 
 def small_case(task, regime=Regime.REALISTIC, **options):
@@ -78,7 +80,15 @@ def test_it_says_what_it_is(task):
             assert any(device in b.devices for b in task.baselines)
 
 
-@pytest.mark.parametrize("device", DEVICES)
+@pytest.fixture(params=DEVICES)
+def device(request, task):
+    """A device of the task."""
+    if request.param == "cuda" and task.folder.name in NOT_YET_ON_A_GPU:
+        assert not task.workloads("cuda")
+        pytest.skip("it has not been judged on a GPU yet")
+    return request.param
+
+
 def test_public_workloads(task, device):
     public = task.workloads(device)
     assert public
@@ -96,7 +106,6 @@ def test_public_workloads(task, device):
                 assert dtype_of(arg, workload) in DTYPES
 
 
-@pytest.mark.parametrize("device", DEVICES)
 def test_hidden_ranges_cover_the_batch(task, device):
     assert task.batch in task.ragged[device]
     for low, high in task.ragged[device].values():
@@ -148,13 +157,14 @@ def test_the_oracle_depends_on_every_argument(task):
         elif isinstance(value, torch.Tensor):
             if not value.is_floating_point():
                 continue
-            changed = value * 1.5
+            factors = torch.linspace(0.5, 1.5, value.numel() + 1)[1:].view(value.shape)  # a common one may cancel
+            changed = (value.float() * factors).to(value.dtype)
         elif isinstance(value, float):
             changed = value * 1.5 + 1
         else:
             continue  # a size, which must fit the shapes
         other = task.oracle({**case.args, arg.name: changed})
-        assert any(not torch.equal(other[o.name], case.expected[o.name]) for o in task.outputs), f"{arg.name!r} changes nothing"
+        assert any(not torch.equal(other[key], values) for key, values in case.expected.items()), f"{arg.name!r} changes nothing"
 
 
 def test_the_rounded_oracle_is_right_and_nearly_right_is_not(task):
@@ -166,7 +176,8 @@ def test_the_rounded_oracle_is_right_and_nearly_right_is_not(task):
         if not dtype.is_floating_point:
             assert not compare(rounded + 1, case.expected[arg.name], Gate(0, 0), 0.0).ok
         else:
-            assert not compare_output(task, case, arg.name, (case.expected[arg.name] * 1.02).to(dtype)).ok
+            if arg.name not in task.measures:
+                assert not compare_output(task, case, arg.name, (case.expected[arg.name] * 1.02).to(dtype)).ok
             assert not compare_output(task, case, arg.name, torch.zeros_like(rounded)).ok
 
 
@@ -176,6 +187,7 @@ def test_cost_is_positive_and_at_least_the_outputs(task):
     written = sum(
         torch.Size(shape_of(arg, case.workload.sizes)).numel() * getattr(torch, dtype_of(arg, case.workload)).itemsize
         for arg in task.outputs
+        if arg.name not in POOLS
     )
     assert cost.bytes >= written / task.ranks
     assert cost.flops > 0
@@ -215,6 +227,7 @@ def test_seeds_are_replies_that_extract(task, device):
         assert extract(reply, task, device).entry == task.entry
 
 
+@pytest.mark.sampled("name", take=6)
 @pytest.mark.parametrize("name", TASKS)
 def test_the_cpp_seed_is_accepted(name, evaluator):
     task = load_task(name)
@@ -235,17 +248,23 @@ def test_mutants_fit_their_seeds_and_differ(task):
         assert set(mutant.expect) <= {"wrong", "silent_error", "crashed", "timed_out", "tampered", "build_failed"}
 
 
-@pytest.mark.parametrize("name", TASKS if ALL else ["rms_norm"])
+@pytest.mark.sampled("name", take=2)
+@pytest.mark.parametrize("name", TASKS)
 def test_what_mutants_are_made_of_passes_verification(name, evaluator):
     task = load_task(name)
     judged = judge_without_clock(evaluator, task, task.seeds()["cpu.cpp"], secrets.randbits(48))
     assert judged.outcome is Outcome.UNMEASURED, judged.reason
 
 
-@pytest.mark.parametrize(("name", "mutant"), [(n, m.name) for n in TASKS for m in cpu_mutants(n)])
+MUTANTS = [(name, mutant.name) for name in TASKS for mutant in load_task(name).mutants() if mutant.seed.endswith(".cpp")]
+
+
+@pytest.mark.sampled("name", take=6, each=2)
+@pytest.mark.parametrize(("name", "mutant"), MUTANTS)
 def test_a_mutant_is_rejected(name, mutant, evaluator):
     task = load_task(name)
     chosen = next(m for m in task.mutants() if m.name == mutant)
-    seed = secrets.randbits(48) if ALL else zlib.crc32(f"{name}/{mutant}".encode())  # the sample is the same every day
+    everything = os.environ.get("FASTKERNELS_TESTS") == "all"
+    seed = secrets.randbits(48) if everything else zlib.crc32(f"{name}/{mutant}".encode())  # what fails in a sample fails again
     judged = judge_without_clock(evaluator, task, task.mutate(chosen), seed)
     assert judged.outcome.value in chosen.expect, f"{judged.outcome.value}: {judged.reason}"

@@ -12,19 +12,12 @@ from gymnasium.error import ClosedEnvironmentError, InvalidAction, ResetNeeded
 from gymnasium.vector import AutoresetMode
 from gymnasium.wrappers.vector import DictInfoToList, RecordEpisodeStatistics
 
-from fastkernels_env import Evaluator
 from fastkernels_env.registry import task_folders
 from fastkernels_env.vector import KernelVectorEnv
 
 PROSE = "I would rather not write a kernel today."
 SYNTAX_ERROR = "```python\ndef rms_norm(out, input, weight, epsilon:\n    pass\n```"
 ID = "FastKernels/rms_norm-v0"
-
-
-@pytest.fixture(scope="module")
-def evaluator():
-    with Evaluator("cpu", effort="quick") as shared:
-        yield shared
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import typer
 
 from .._arguments import check_log, check_task, default_tasks, load_reward, resolve_device
 from .._terminal import ACCEPTED, OTHER, Problem, display, make_table, tell, write
-from .load_commands import DeviceOption, JsonOption, chaos, listed, scaling, throughput
+from .load_commands import DeviceOption, JsonOption, baselines, chaos, contexts, listed, scaling, throughput
 
 if TYPE_CHECKING:
     from .suite import Fixture, Suite
@@ -194,7 +194,7 @@ def rescoring(
     return ACCEPTED
 
 
-for _command in (throughput, scaling, chaos):
+for _command in (throughput, scaling, chaos, contexts, baselines):
     app.command()(_command)
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from .._arguments import check_task, default_tasks, load, resolve_device
+from .._arguments import check_log, check_task, default_tasks, load, resolve_device
 from .._terminal import ACCEPTED, OTHER, Problem, tell, write
 
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda")]
@@ -24,6 +25,7 @@ def throughput(
     judges: Annotated[int | None, typer.Option(help="Processes that judge; as many as cores and memory allow without it.")] = None,
     usual: Annotated[int, typer.Option(min=0, help="How many of them go through a process-per-evaluation loop too.")] = 20,
     alone: Annotated[int, typer.Option(min=0, help="How often every seed is judged alone, to see whether load distorts timing.")] = 3,
+    within: Annotated[float | None, typer.Option(min=1, help="Seconds after which the batch ends, whatever is still open.")] = None,
     tasks: TasksOption = None,
     files: FilesOption = None,
     as_json: JsonOption = False,
@@ -38,7 +40,10 @@ def throughput(
     wide = [name for name in tasks or [] if load(name).ranks > 1]
     if usual and wide:
         raise Problem(f"expected tasks of one rank for the usual loop, got {', '.join(wide)}; leave it out with --usual 0")
-    result = run_throughput(kind, chosen_tasks, chosen, count, effort, judges or "auto", usual, alone, tell)
+    try:
+        result = run_throughput(kind, chosen_tasks, chosen, count, effort, judges or "auto", usual, alone, tell, within)
+    except RuntimeError as error:
+        raise Problem(str(error)) from error
     write(json.dumps(to_builtins(result), indent=1) + "\n" if as_json else "".join(f"{line}\n" for line in lines(result)))
     return ACCEPTED if set(result.outcomes) == {"accepted"} else OTHER
 
@@ -87,6 +92,55 @@ def chaos(
         figures = {**to_builtins(result), "unexpected": listed(result.unexpected) or 0, "killed": listed(result.killed)}
         write("".join(f"{name}: {value}\n" for name, value in figures.items()))
     return ACCEPTED if result.good else OTHER
+
+
+def contexts(
+    queues: Annotated[list[int] | None, typer.Option(min=1, help="Hardware queues of a context; 8, 4 and 1 without it.")] = None,
+    idle: Annotated[list[int] | None, typer.Option(min=0, help="Contexts beside it; 0 and 24 without it.")] = None,
+    at_once: Annotated[int, typer.Option(min=1, help="Contexts that are made at the same time.")] = 8,
+    as_json: JsonOption = False,
+) -> int:
+    """Time how long CUDA contexts take, which the driver makes one at a time: what many judges on one GPU wait for."""
+    from ..device import cuda_present
+
+    if not cuda_present():
+        raise Problem("expected a CUDA device, found none; run this on a GPU host")
+    from msgspec import to_builtins
+
+    from .contexts import lines, run_contexts
+
+    try:
+        found = run_contexts(queues or [8, 4, 1], idle or [0, 24], at_once, tell)
+    except RuntimeError as error:
+        raise Problem(str(error)) from error
+    write(json.dumps(to_builtins(found), indent=1) + "\n" if as_json else "".join(f"{line}\n" for line in lines(found)))
+    return ACCEPTED
+
+
+def baselines(
+    out: Annotated[Path, typer.Option(help="Log to append to; seeds that it holds as accepted are not judged again.")],
+    device: DeviceOption = "auto",
+    effort: EffortOption = "full",
+    tasks: TasksOption = None,
+    files: FilesOption = None,
+    render: Annotated[bool, typer.Option("--render", help="Judge nothing: print what the log holds, from whatever device.")] = False,
+) -> int:
+    """Time every baseline of every task beside one seed and print a page of Markdown; exit status 1 if a seed was not accepted."""
+    for name in tasks or ():
+        check_task(name)
+    from .baselines import brief, latest, page, run_baselines
+
+    if render:
+        if not out.exists():
+            raise Problem(f"expected a log to print, got {str(out)!r}, which does not exist")
+        records = latest(out, tasks or ())
+    else:
+        check_log(out)
+        kind = resolve_device(device)
+        chosen = files or ["triton.py", "cpu.cpp"]
+        records = run_baselines(kind, tasks or default_tasks(kind), chosen, effort, out, lambda record: tell(brief(record)))
+    write("".join(f"{line}\n" for line in page(records)))
+    return ACCEPTED if records and all(record.outcome.value == "accepted" for record in records) else OTHER
 
 
 def _seeds(kind: str, tasks: list[str] | None, files: list[str] | None) -> tuple[list[str], list[str]]:

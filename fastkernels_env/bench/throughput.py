@@ -53,6 +53,9 @@ class Throughput(msgspec.Struct, frozen=True, kw_only=True):
     judges: int
     effort: str
     submissions: int
+    """That were answered ..."""
+    unanswered: int
+    """... and those that were still open when the time was over."""
     seconds: float
     per_minute: float
     first: float
@@ -94,7 +97,7 @@ def marked(source: str, file: str, number: int) -> str:
 
 def run_throughput(
     device: str, tasks: Sequence[str], files: Sequence[str], count: int, effort: str, judges: int | str, usual: int, alone: int,
-    progress: Progress = lambda text: None,
+    progress: Progress = lambda text: None, within: float | None = None,
 ) -> Throughput:
     """Judge a batch, then some of it the usual way and some of it alone, in one run.
 
@@ -108,11 +111,18 @@ def run_throughput(
         usual: How many of them go through the usual loop as well.
         alone: How often every seed is judged alone afterwards.
         progress: Called with a line for every answer.
+        within: Seconds after which the batch ends, whatever is still open.
+
+    Raises:
+        RuntimeError: Nothing was answered by then, or the usual loop failed.
     """
     items = list(submissions(device, tasks, files, count))
     with Evaluator(device, effort=effort, judges=judges) as evaluator, Busy(open_device(device).info().uuid) as busy:
-        asked, answers, ended = asyncio.run(judge_all(evaluator, items, progress))
+        asked, answers, ended = asyncio.run(judge_all(evaluator, items, progress, within))
         share, seats = evaluator.alone_seconds, evaluator.judges
+    if not answers:
+        raise RuntimeError(f"none of {len(asked)} submissions was answered within {within} s")
+    count = len(answers)
     start, last = min(asked), max(ended)
     first = min(ended)
     latencies = sorted(end - asked[answer.index] for answer, end in zip(answers, ended, strict=True))
@@ -120,7 +130,8 @@ def run_throughput(
     loop = _usual(items[:usual], device) if usual else None
     per_minute = 60 * count / (last - start)
     return Throughput(
-        device=evaluations[0].device.name, judges=seats, effort=effort, submissions=count, seconds=last - start, per_minute=per_minute,
+        device=evaluations[0].device.name, judges=seats, effort=effort, submissions=count,
+        unanswered=len(asked) - count, seconds=last - start, per_minute=per_minute,
         first=first - start, sustained_per_minute=60 * (count - 1) / (last - first) if count > 1 else per_minute,
         alone_share=share / (last - start), latency_median=statistics.median(latencies),
         latency_p95=latencies[min(round(0.95 * len(latencies)), len(latencies) - 1)],
@@ -130,8 +141,13 @@ def run_throughput(
     )  # fmt: skip
 
 
-async def judge_all(evaluator: Evaluator, items: list[Item], progress: Progress) -> tuple[list[float], list[Answer], list[float]]:
-    """Judge a batch: when every item was handed in, the answers in the order in which they came, and when they did."""
+async def judge_all(
+    evaluator: Evaluator, items: list[Item], progress: Progress, within: float | None = None
+) -> tuple[list[float], list[Answer], list[float]]:
+    """Judge a batch: when every item was handed in, the answers in the order in which they came, and when they did.
+
+    After `within` seconds it ends with what was answered by then.
+    """
     asked: list[float] = []
     answers, ended = [], []
 
@@ -140,11 +156,16 @@ async def judge_all(evaluator: Evaluator, items: list[Item], progress: Progress)
             asked.append(time.perf_counter())
             yield item
 
-    async for answer in evaluator.evaluate_many(handed(), ahead=_AHEAD * max(evaluator.judges, 1)):
-        answers.append(answer)
-        ended.append(time.perf_counter())
-        reason = f": {answer.evaluation.reason}" if answer.evaluation.outcome is not Outcome.ACCEPTED else ""
-        progress(f"{len(answers)} of {len(items)}: {answer.item.task} {answer.evaluation.outcome.value}{reason}")
+    try:
+        async with asyncio.timeout(within):
+            async for answer in evaluator.evaluate_many(handed(), ahead=_AHEAD * max(evaluator.judges, 1)):
+                answers.append(answer)
+                ended.append(time.perf_counter())
+                reason = f": {answer.evaluation.reason}" if answer.evaluation.outcome is not Outcome.ACCEPTED else ""
+                said = f"{answer.item.task} {answer.evaluation.outcome.value}{reason}"
+                progress(f"{ended[-1] - asked[0]:.1f} s, {len(answers)} of {len(items)}: {said}")
+    except TimeoutError:
+        progress(f"{within:g} s are over: {len(asked) - len(answers)} submissions are left without an answer")
     return asked, answers, ended
 
 
@@ -202,7 +223,9 @@ def _speedups(evaluations: Sequence[Evaluation]) -> list[tuple[float, float]]:
 
 def lines(result: Throughput) -> Iterator[str]:
     """The result for a reader."""
-    yield f"{result.submissions} submissions on {result.device}, {result.judges} judges, effort {result.effort}: {result.seconds:.0f} s"
+    left = f" ({result.unanswered} more were not answered in time)" if result.unanswered else ""
+    how = f"{result.judges} judges, effort {result.effort}"
+    yield f"{result.submissions} submissions{left} on {result.device}, {how}: {result.seconds:.0f} s"
     yield f"evaluations per minute: {result.per_minute:.1f}; after the first, {result.first:.1f} s: {result.sustained_per_minute:.1f}"
     yield f"one judge had the device to itself for {result.alone_share:.0%} of the time"
     yield (

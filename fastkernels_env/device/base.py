@@ -126,6 +126,8 @@ class Device(abc.ABC):
     """Whether a call that is made alone is hidden by its round trip, so that sealed calls are made in runs."""
     dear_alone: bool = False
     """Whether it takes long to have the device alone, so that what is measured in a row is measured in one go."""
+    dear_workers: bool = False
+    """Whether it takes long to start a worker, so that one process of a submission goes through all stages."""
     processors: frozenset[int] = frozenset()
     """Cores whose other users disturb the clock."""
     target_seconds: float

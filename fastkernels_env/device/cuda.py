@@ -114,6 +114,7 @@ class CudaDevice(Device):
     tears = True
     seals_runs = True
     dear_alone = True
+    dear_workers = True  # contexts are made one at a time, in 0.1 s on an idle GPU and 0.9 s beside 44 others
     target_seconds = 1e-3
 
     def __init__(self) -> None:
@@ -158,9 +159,9 @@ class CudaDevice(Device):
         self.ring_limit = min(self.ring_limit, self.properties.total_memory // 64)
 
     def trim(self) -> None:
-        """Empty torch's cache, if the device is shared and less than half of its memory is free."""
+        """Empty torch's cache, if the device is shared: others want the memory."""
         if self._shared:
-            self._make_room(0)
+            torch.cuda.empty_cache()
 
     def short(self) -> bool:
         """See `Device.short`: less than an eighth is free."""

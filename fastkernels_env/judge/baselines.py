@@ -17,7 +17,6 @@ from ..task import Baseline, Task
 from ..types import BaselineReport, Regime
 from .cases import Case, make_case
 from .compare import Comparison
-from .effort import KEPT_TASKS
 from .errors import LastingFault, WorkerDied, WorkerError
 from .host import WorkerHost
 from .scope import CALL_SECONDS
@@ -58,10 +57,11 @@ class BaselinePool:
     Args:
         host: Forks the workers.
         device: The judge's device.
+        kept: Tasks whose baselines stay.
     """
 
-    def __init__(self, host: WorkerHost, device: Device) -> None:
-        self._host, self._device = host, device
+    def __init__(self, host: WorkerHost, device: Device, kept: int) -> None:
+        self._host, self._device, self._kept = host, device, kept
         self._tasks: OrderedDict[str, dict[str, Contestant]] = OrderedDict()
         self._openers = ThreadPoolExecutor(thread_name_prefix="baseline")
         self._opening: dict[str, list[Future[None]]] = {}
@@ -94,7 +94,7 @@ class BaselinePool:
             elif self._is_due(name, reports.get(baseline.name)):
                 reports[baseline.name] = BaselineReport(name=baseline.name, status="used")
                 opening.append(self._openers.submit(self._open, task, baseline, living, reports))
-        while len(self._tasks) > KEPT_TASKS:
+        while len(self._tasks) > self._kept:
             self._close_oldest()
 
     def contestants(self, task: Task, compiled: bool = True) -> dict[str, Contestant]:

@@ -4,7 +4,8 @@ The acceptance rule (all must hold):
 
 * non-finite positions are exactly the oracle's;
 * at least 99 % of elements satisfy ``|a - e| <= atol + rtol * |e|`` and none is past 10 gates; where production is known to err by a share
-  *baseline* of the values, the gate is no narrower than three times that share of the row's root mean square (four roundings at most):
+  *baseline* of the values, the gate is no narrower than three times that share of the row's root mean square (four roundings at most,
+  or as many as the task's numerics say):
   rounding of intermediate results is as large for an element that cancels as for its neighbours;
 * the relative RMS error ``||a - e|| / ||e||`` is at most ``max(2 x rounding, 2 x baseline, floor)``, where *rounding* is the error of
   the oracle itself rounded to the output's dtype (but no less than is usual, unless it is none: a few large elements that happen to be
@@ -23,15 +24,14 @@ from typing import NamedTuple
 
 import torch
 
-from ..task import Gate
+from ..agreement import MOST, Agreement
+from ..task import N1, Gate
 from .parts import TINY, WHOLE, Parts, Worst, first_of
 
 SHARE_INSIDE = 0.99
 MAX_GATES = 10.0
 SPREAD = 3.0
 """Gate of an element in standard deviations of production's error: 99.7 % of a normal distribution."""
-MOST_ROUNDINGS = 4.0
-"""So many roundings of intermediate results widen the gate of an element at most."""
 FAR_RMS = 0.1
 """Relative RMS error from which on no rounding explains it."""
 _USUAL_ROUNDING = math.sqrt(math.log(2) / 18)
@@ -54,6 +54,7 @@ class Comparison(NamedTuple):
         limit: Its limit.
         worst: The part that exceeds its limit most, or comes closest to it.
         nonfinite: Elements that are non-finite where the oracle is finite, or the other way round.
+        told: What a task's own measure says, if it was that.
     """
 
     ok: bool
@@ -64,14 +65,29 @@ class Comparison(NamedTuple):
     limit: float
     worst: Worst
     nonfinite: int
+    told: str = ""
+
+    @classmethod
+    def of(cls, agreement: Agreement) -> Comparison:
+        """What a task's own measure found; its discrepancy takes the place of the relative RMS error."""
+        off, limit = agreement.discrepancy, agreement.limit
+        told = f"{agreement.told} (discrepancy {off:.2e}, limit {limit:.2e})"
+        return cls(agreement.ok, agreement.elements, off, off / limit, off, limit, WHOLE, 0, told)
+
+    @property
+    def distance(self) -> float:
+        """The relative RMS error, or a discrepancy on its scale: what is far of the one is as far of the other."""
+        return self.rms * FAR_RMS / MOST if self.told else self.rms
 
     @property
     def far(self) -> bool:
         """Whether it is wrong by more than rounding."""
-        return not self.ok and (self.nonfinite > 0 or self.rms >= FAR_RMS)
+        return not self.ok and (self.nonfinite > 0 or self.distance >= FAR_RMS)
 
     def describe(self) -> str:
         """The statistics that decided, in one line."""
+        if self.told:
+            return self.told
         if self.nonfinite:
             return f"{self.nonfinite} of {self.elements} elements are NaN or infinite where they must not be (or finite where they must be)"
         if not self.limit and math.isinf(self.worst_gates):
@@ -112,7 +128,7 @@ def settle(pending: Sequence[Pending]) -> list[Comparison]:
 
 def compare(
     actual: torch.Tensor, expected: torch.Tensor, gate: Gate, floor: float, baseline_rms: float = 0.0,
-    groups: Mapping[str, torch.Tensor] | None = None,
+    groups: Mapping[str, torch.Tensor] | None = None, roundings: float = N1.roundings,
 ) -> Comparison:
     """Compare one output with the oracle.
 
@@ -123,13 +139,14 @@ def compare(
         floor: Smallest relative RMS limit.
         baseline_rms: Relative RMS error of a production implementation on the same inputs.
         groups: By kind ("head"), the group of every run of ``numel / len(ids)`` consecutive elements (int64, 1-D).
+        roundings: See `Numerics`.
     """
-    return settle([begin(actual, expected, gate, floor, baseline_rms, groups)])[0]
+    return settle([begin(actual, expected, gate, floor, baseline_rms, groups, roundings)])[0]
 
 
 def begin(
     actual: torch.Tensor, expected: torch.Tensor, gate: Gate, floor: float, baseline_rms: float = 0.0,
-    groups: Mapping[str, torch.Tensor] | None = None,
+    groups: Mapping[str, torch.Tensor] | None = None, roundings: float = N1.roundings,
 ) -> Pending:
     """As `compare`, without waiting for the result. Both tensors must stay as they are until it is settled."""
     if actual.shape != expected.shape:
@@ -141,7 +158,7 @@ def begin(
     rows = actual.reshape(-1, actual.shape[-1] if actual.dim() else 1)
     truth = expected.reshape(rows.shape)
     usual = _USUAL_ROUNDING * torch.finfo(actual.dtype).eps
-    rule = _Rule(gate, SPREAD * min(baseline_rms, MOST_ROUNDINGS * usual), usual, max(2 * baseline_rms, floor))
+    rule = _Rule(gate, SPREAD * min(baseline_rms, roundings * usual), usual, max(2 * baseline_rms, floor))
     figures, kinds = _measure(rows, truth, rule, groups or {}, guarded=False)
 
     def finish(seen: Sequence[float]) -> Comparison:

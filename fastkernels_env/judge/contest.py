@@ -63,6 +63,7 @@ class Contest:
             WorkerError: The submission raised, died or hung.
             JudgeFault: No baseline is left, or the device is not quiet.
         """
+        self.scope.judge.spare.settle()
         with self.scope.judge.turnstile.seat():
             try:
                 self._run(session, artifact, kernels)

@@ -6,8 +6,15 @@ from typing import NamedTuple
 
 import msgspec
 
-KEPT_TASKS = 2
-"""Tasks whose baselines a judge keeps running."""
+
+def kept_tasks(device: str, shared: bool) -> int:
+    """Tasks whose baselines a judge keeps running.
+
+    Args:
+        device: Device kind.
+        shared: Whether other judges have baselines there too: every process that uses a GPU makes it dearer to start another.
+    """
+    return 1 if shared and device == "cuda" else 2
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):

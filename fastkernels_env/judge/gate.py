@@ -1,8 +1,9 @@
 """The integrate gate: does the submission live in the compile and runtime stacks that production puts around it?
 
-It has a worker of its own, which starts while the submission is still being verified. Whatever runs, inputs are written by the judge,
-outputs lie poisoned in the judge's buffers, and the judge compares them. What the worker merely says can only count against it.
-A check that ends the worker fails, and the next one gets a fresh worker.
+It has a worker of its own, which starts while the submission is still being verified; where workers are dear it takes the one that was
+verified, and gives it back. Whatever runs, inputs are written by the judge, outputs lie poisoned in the judge's buffers, and the judge
+compares them. What the worker merely says can only count against it. A check that ends the worker fails, and the next one gets a fresh
+worker.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from . import stack
 from .errors import StepFailed, WorkerDied, WorkerError, WorkerRaised
 from .growth import LEAST_SIZES, Finding, Sweep
 from .memory import blame_nobody_for_memory
-from .rig import Rig, abort, start_worker
+from .rig import Rig, abort
 from .scope import Scope
 
 if TYPE_CHECKING:
@@ -55,29 +56,29 @@ class Gate:
     Args:
         scope: The evaluation.
         artifact: What was built.
+        worker: One that `start_worker` gave and that has it loaded: its owner detaches what is attached before `run`, and ends it.
+            None: the gate starts one.
+        loaded: What of the global state loading changed in that one.
 
     Attributes:
+        lost: Whether a check has ended the worker that was given.
         seconds: Wall time of each check, for measurements.
     """
 
-    def __init__(self, scope: Scope, artifact: Artifact) -> None:
-        self._scope, self._artifact = scope, artifact
+    def __init__(self, scope: Scope, artifact: Artifact, worker: WorkerSession | None = None, loaded: str = "") -> None:
+        self._scope, self._artifact, self._worker, self._loaded = scope, artifact, worker, loaded
         self._checks: CheckList = scope.checks
         self._rig: Rig | None = None
         self._sweep: Sweep | None = None
         self._opening: Future[None] | None = None
-        self._ready: Future[WorkerSession] | None = None
-        self._born: list[WorkerSession] = []
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="gate")
+        self.lost = False
         self.seconds: dict[str, float] = {}
 
-    def ready(self) -> None:
-        """Start a worker in the background, before it is known whether there will be something to load."""
-        self._ready = self._thread.submit(start_worker, self._scope, self._born.append)
-
     def start(self) -> None:
-        """Draw the cases and open the worker in the background."""
-        self._opening = self._thread.submit(self._open)
+        """Draw the cases and open the worker in the background, unless that is still at work on something else."""
+        if self._worker is None:
+            self._opening = self._thread.submit(self._open)
 
     def run(self) -> None:
         """Perform every check that this device, language and task allow.
@@ -87,12 +88,13 @@ class Gate:
             JudgeFault: Something of ours broke.
         """
         if self._opening is None:
-            self.start()
-        assert self._opening
-        self._opening.result()
+            self._open()
+        else:
+            self._opening.result()
         assert self._rig
         if self._rig.wrong_eagerly:
-            self._checks.failed("hidden_shapes", f"in a process of its own: {self._rig.wrong_eagerly}")
+            where = "in a process of its own" if self._worker is None else "after it had been verified"
+            self._checks.failed("hidden_shapes", f"{where}: {self._rig.wrong_eagerly}")
             return
         self._note_state(self._rig)
         for name, check in _STACK_CHECKS:
@@ -108,11 +110,8 @@ class Gate:
 
     def _open(self) -> None:
         start = now()
-        if self._rig is None:
-            self._rig = Rig(self._scope, self._artifact)
-        worker = self._ready.result() if self._ready else None
-        self._ready = None
-        self._rig.open(worker)
+        self._rig = Rig(self._scope, self._artifact, self._loaded)
+        self._rig.open(self._worker)
         self.seconds["open"] = now() - start
 
     def _inapplicable(self, name: str) -> str:
@@ -181,22 +180,18 @@ class Gate:
         if self._sweep is not None:
             self._sweep.close()
         if self._rig is not None:
+            self.lost = self.lost or (self._worker is not None and self._rig.session is self._worker)
             self._rig.close()
 
     def close(self) -> None:
-        """End the worker, also one that is still opening, and free memory. Idempotent."""
-        opening = self._opening is not None and not self._opening.done()
-        if opening or self._ready is not None:
-            own = [self._rig.session] if self._rig is not None and self._rig.session is not None else []
-            for session in (*self._born, *own):
-                abort(session)
+        """End the worker, also one that is still opening, but not one that was given; free memory. Idempotent."""
         if self._opening is not None:
+            if not self._opening.done() and self._rig is not None and self._rig.session is not None:
+                abort(self._rig.session)
             with contextlib.suppress(Exception):
                 self._opening.result()
-        if self._ready is not None:
-            with contextlib.suppress(Exception):
-                self._ready.result().close()
-            self._ready = None
         self._thread.shutdown()
+        if self._rig is not None and self._rig.session is self._worker:
+            self._rig.session = None
         self._drop_worker()
         self._rig = self._sweep = None

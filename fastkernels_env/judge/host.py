@@ -51,7 +51,7 @@ class WorkerHost:
         self.provisions = Store(cache)
 
     def spawn(
-        self, task: Task | None = None, *, trusted: bool = False, stack: bool = False, own_caches: bool = False
+        self, task: Task | None = None, *, trusted: bool = False, stack: bool = False, own_caches: bool = False, noted: bool = True
     ) -> WorkerSession:
         """Fork a worker.
 
@@ -59,6 +59,7 @@ class WorkerHost:
             task: What it will run: says of how many ranks it consists. None: of one.
             trusted: A baseline: keeps its compile caches between evaluations, and is not confined.
             stack: It will use the compile stack; the first such worker waits until the fork server has imported that.
+            noted: Whether what holds it goes into `reports` now, or when it is given to `note`.
             own_caches: Its compile caches are in its scratch folder, as those of submissions are, although it is trusted.
 
         Raises:
@@ -73,9 +74,16 @@ class WorkerHost:
         except BaseException:  # an interrupt too: nobody else knows of the folder yet
             remove_scratch(scratch)
             raise
+        if noted:
+            self.note(session)
         if task is not None and task.ranks > 1:
             self._join(session, task)
         return session
+
+    def note(self, session: WorkerSession) -> None:
+        """A worker serves a submission from now on, if it is no baseline's."""
+        if session.report is not None:
+            self.reports.append(session.report)
 
     def check_room(self, task: Task) -> None:
         """Whether every rank of a task finds a device here.
@@ -121,11 +129,9 @@ class WorkerHost:
             assert isinstance(reply, Spawned)
             undo.pop_all()
         session = WorkerSession(self, worker, reply, Channel(judge_end, limit=MAX_REPLY), clock, log, scratch, trusted)
-        if not trusted:
-            if self.strict and reply.missing:
-                session.close()
-                raise JudgeFault(refusal(reply.missing))
-            self.reports.append(Report.of_tree(reply.missing))
+        if self.strict and not trusted and reply.missing:
+            session.close()
+            raise JudgeFault(refusal(reply.missing))
         return session
 
     def end(self, worker: int) -> Ended:

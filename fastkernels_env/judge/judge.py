@@ -13,8 +13,10 @@ from ..task import Task
 from ..types import BaselineReport, Peaks
 from ..versions import versions
 from .baselines import BaselinePool, Contestant
+from .effort import kept_tasks
 from .host import WorkerHost
 from .quiet import Canary
+from .spare import Spare, start_ready
 from .turnstile import Turnstile
 
 
@@ -35,7 +37,8 @@ class Judge:
         self.device = open_device(device)
         self.cache = HostCache(self.device.info(), versions())
         self.host = WorkerHost(self.device, self.cache.folder, server)
-        self.baselines = BaselinePool(self.host, self.device)
+        self.baselines = BaselinePool(self.host, self.device, kept_tasks(device, self.turnstile.shared))
+        self.spare = Spare(lambda: start_ready(self.host, noted=False))
         with self.turnstile.alone():
             self.canary = Canary(self.device)
         if self.turnstile.shared:
@@ -77,5 +80,7 @@ class Judge:
     def close(self) -> None:
         """End every worker and the fork server."""
         self.host.close()  # first: nothing then waits for a baseline that is still starting
+        with contextlib.suppress(Exception):
+            self.spare.close()
         with contextlib.suppress(Exception):
             self.baselines.close()

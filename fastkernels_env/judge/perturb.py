@@ -63,7 +63,8 @@ def _element(task: Task, case: Case, arg: Arg, value: torch.Tensor, unused: torc
         changed = value.clone()
         row = value[place[:-1]].double()
         scale = float(row[row.isfinite()].square().mean().sqrt()) or 1.0
-        changed[place] = float(changed[place]) + strength * scale
+        largest = torch.finfo(value.dtype).max  # eight-bit floats have no room for a strong change
+        changed[place] = min(max(float(changed[place]) + strength * scale, -largest), largest)
         found = visible(task, case, f"one element of {arg.name!r}", {**case.args, arg.name: changed})
         if found:
             return found
@@ -88,9 +89,15 @@ def visible(task: Task, case: Case, label: str, args: dict[str, Value]) -> list[
     """The change of a case to these arguments, if the oracle moves enough under it."""
     expected = task.oracle(args)
     change = Change(label, case._replace(args=args, expected=expected), case.expected)
-    moved = [float(_gates(task, change, arg).max()) for arg in task.outputs if expected[arg.name].numel() and not arg.ties]
+    moved = [float(_gates(task, change, arg).max()) for arg in _followed(task) if expected[arg.name].numel()]
     finite = all(bool(expected[arg.name].double().isfinite().all()) for arg in task.outputs)
     return [change] if finite and max(moved, default=0.0) >= VISIBLE else []
+
+
+def _followed(task: Task) -> list[Arg]:
+    """Outputs whose movement tells: not indices, and what has a measure of its own only where there is nothing else."""
+    untied = [arg for arg in task.outputs if not arg.ties]
+    return [arg for arg in untied if arg.name not in task.measures] or untied
 
 
 def _gates(task: Task, change: Change, arg: Arg) -> torch.Tensor:
@@ -102,9 +109,7 @@ def _gates(task: Task, change: Change, arg: Arg) -> torch.Tensor:
 
 def missing_movement(task: Task, change: Change, outputs: dict[str, torch.Tensor]) -> str:
     """Which output did not follow a change, or an empty string."""
-    for arg in task.outputs:
-        if arg.ties:
-            continue
+    for arg in _followed(task):
         old, new = change.before[arg.name].double(), change.case.expected[arg.name].double()
         moved = _gates(task, change, arg) > _MOVED
         if not bool(moved.any()):

@@ -5,19 +5,20 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
 from ..device import Arena
+from ..ops import schema_of
 from ..types import Artifact
 from .cases import Case, derive_seed
 from .drill import Drill
-from .errors import JudgeFault, StepFailed, WorkerRaised
-from .schema import operator_schema
+from .errors import StepFailed, WorkerRaised
 from .scope import FIRST_CALL_SECONDS, INTERPRETED_SECONDS, LOAD_SECONDS, Scope
 from .slots import Slots
+from .spare import start_ready
 from .verify import compare_output, first_failure, same_bytes
 
 if TYPE_CHECKING:
@@ -27,7 +28,6 @@ FIRST, SECOND, OTHER, RESULT = range(4)
 """Calls: two on the base workload, one on another size, and one whose outputs take other calls' results."""
 PAIRS = range(4, 12)
 """Calls on the base workload, in turn on the first and on the second case's values (CUDA)."""
-_STACK_SECONDS = 60.0
 STEP_SECONDS = 20.0
 _TOLERATED = 0.1
 """Largest relative RMS error of an eager call that is left to verification."""
@@ -40,26 +40,25 @@ class Eager(NamedTuple):
     errors: dict[str, float]
 
 
-def start_worker(scope: Scope, born: Callable[[WorkerSession], None] = lambda session: None) -> WorkerSession:
+def start_worker(scope: Scope) -> WorkerSession:
     """A worker for the gate, with its compile stack ready and its global state noted; nothing is loaded yet.
 
-    Args:
-        scope: The evaluation.
-        born: Called with it before it is ready.
-
     Raises:
-        JudgeFault: The compile stack of this host cannot be used.
+        JudgeFault: It cannot be started, or the compile stack of this host cannot be used.
     """
-    session = scope.judge.host.spawn(scope.task, stack=not scope.interpreted)
-    with contextlib.ExitStack() as undo:
-        undo.callback(session.close)
-        born(session)
-        try:
-            session.watch(not scope.interpreted, _STACK_SECONDS)
-        except StepFailed as error:
-            raise JudgeFault(f"the compile stack of this host cannot be used: {error.summary}") from None
-        undo.pop_all()
-    return session
+    judge = scope.judge
+    if scope.task.ranks == 1 and not scope.interpreted and (spare := judge.spare.take()) is not None:
+        judge.host.note(spare)
+        return spare
+    return start_ready(judge.host, scope.task, stack=not scope.interpreted)
+
+
+def state_changes(session: WorkerSession) -> str:
+    """What of a worker's global state differs from what `start_worker` noted, as reported; empty if nothing does."""
+    try:
+        return session.changes(STEP_SECONDS)
+    except StepFailed as error:
+        return f"the state can no longer be read: {error.summary}"
 
 
 def abort(session: WorkerSession) -> None:
@@ -74,6 +73,7 @@ class Rig:
     Args:
         scope: The evaluation.
         artifact: What was built.
+        loaded: What of the global state loading changed, where a worker that has it loaded is given to `open`.
 
     Attributes:
         drill: Draws further cases.
@@ -84,11 +84,11 @@ class Rig:
         wrong_eagerly: Why a plain call in a fresh worker is wrong; empty if it is right.
     """
 
-    def __init__(self, scope: Scope, artifact: Artifact) -> None:
-        self.scope, self.artifact = scope, artifact
+    def __init__(self, scope: Scope, artifact: Artifact, loaded: str = "") -> None:
+        self.scope, self.artifact, self.loaded = scope, artifact, loaded
         device = scope.judge.device
         self.drill = Drill(scope.task, device.kind, device.torch_device, derive_seed(scope.seed, "gate"), artifact.has_plan)
-        self.loaded = self.called = self.unregistered = self.wrong_eagerly = ""
+        self.called = self.unregistered = self.wrong_eagerly = ""
         self.cases = self._draw()
         self.session: WorkerSession | None = None
         self._slots = Slots(scope.task, self.cases)
@@ -111,7 +111,7 @@ class Rig:
         """Load the submission into a worker, and call it once on every case.
 
         Args:
-            worker: What `start_worker` gave; started here if None.
+            worker: One that `start_worker` gave and that has it loaded, with nothing attached; started here if None.
 
         Raises:
             WorkerError: The submission raised, died or hung.
@@ -119,10 +119,12 @@ class Rig:
         """
         scope = self.scope
         self.session = worker or start_worker(scope)
-        self.session.load(scope.load_request(self.artifact), LOAD_SECONDS)
-        self.loaded = self.loaded or self._changes()
+        if worker is None:
+            self.session.load(scope.load_request(self.artifact), LOAD_SECONDS)
+            self.loaded = self.loaded or state_changes(self.session)
         try:
-            self.session.register(operator_schema(scope.task), STEP_SECONDS)
+            ops = {op.name: schema_of(op.name, op.signature) for op in scope.task.ops if op.name in self.artifact.ops}
+            self.session.register(schema_of(scope.task.entry, scope.task.entry_signature), ops, STEP_SECONDS)
         except StepFailed as error:
             self.unregistered = error.summary
         self._arena = scope.judge.device.allocate(self._slots.size, scope.task.ranks)
@@ -132,11 +134,12 @@ class Rig:
         self.write(*calls, weights=True)
         self.session.setup(range(len(self.cases)), FIRST_CALL_SECONDS)
         self._call_eagerly(calls)
-        self.called = self.called or self._changes()
+        self.called = self.called or state_changes(self.session)
 
     def _call_eagerly(self, calls: Sequence[int]) -> None:
         assert self.session
         assert self._arena
+        self.scope.judge.device.synchronize()  # what was written must lie there: a worker that has compiled everything is quick
         try:
             self.session.step("eager", calls, INTERPRETED_SECONDS if self.scope.interpreted else FIRST_CALL_SECONDS)
         except StepFailed as error:
@@ -148,13 +151,6 @@ class Rig:
             tolerated = {name: min(rms, _TOLERATED) for name, rms in errors.items()}
             self.wrong_eagerly = self.wrong_eagerly or first_failure(self.scope.task, case, outputs, tolerated)[0]
             self._eager[index] = Eager(outputs, errors)
-
-    def _changes(self) -> str:
-        assert self.session
-        try:
-            return self.session.changes(STEP_SECONDS)
-        except StepFailed as error:
-            return f"the state can no longer be read: {error.summary}"
 
     def write(self, *calls: int, weights: bool = False, late: bool = False) -> None:
         """Write the inputs of these calls anew, each its own case, and poison their outputs."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..checks import CheckList
+from ..ops import program_source
 from ..protocol import Load
 from ..task import Task, Workload
 from ..types import Artifact
@@ -61,4 +62,5 @@ class Scope(NamedTuple):
         return Load(
             artifact.path, artifact.language.value, artifact.entry, tuple(arg.name for arg in signature),
             tuple(arg.role.value for arg in signature), artifact.has_prepare, artifact.has_plan, interpret=self.interpreted,
+            ops=artifact.ops, program=program_source(self.task) if artifact.ops else "",
         )

@@ -44,6 +44,7 @@ from ..protocol import (
 )
 from ..protocol import Clock as ClockRequest
 from ..sandbox import tree
+from ..sandbox.layers import Report
 from .errors import StepFailed, WorkerDied, WorkerError, WorkerRaised, WorkerTimedOut
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ class WorkerSession:
         helpers: Processes of the fork server's own, when this worker was started.
         members: The processes in which its code runs: itself, or its ranks.
         scratch: Its private folder.
+        report: What holds it; None for a baseline's.
     """
 
     def __init__(
@@ -72,6 +74,7 @@ class WorkerSession:
         self.helpers = spawned.helpers
         self.members = [spawned.pid]
         self._top, self._trusted = spawned.top, trusted
+        self.report = None if trusted else Report.of_tree(spawned.missing)
         self._stopped: list[int] = []
         self._host, self._worker, self._channel, self._clock, self._log = host, worker, channel, clock, log
         self._ended: Ended | None = None
@@ -145,13 +148,13 @@ class WorkerSession:
         """What of the global state changed since `watch`, as reported; empty if nothing did."""
         return self._request(Changes(), seconds).detail
 
-    def register(self, schema: str, seconds: float) -> None:
-        """Register the entry as an operator.
+    def register(self, schema: str, ops: dict[str, str], seconds: float) -> None:
+        """Register the entry as an operator; where ops are loaded, those (by name, with their schemas).
 
         Raises:
             StepFailed: It cannot be; the worker lives on, as after a failed `step`.
         """
-        self._request(Register(schema), seconds)
+        self._request(Register(schema, ops), seconds)
 
     def step(self, way: str, calls: Sequence[int], seconds: float) -> dict[str, float]:
         """Run calls one of the gate's ways; figures as reported.

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from .errors import StepFailed
 from .rig import FIRST, OTHER, PAIRS, RESULT, SECOND, STEP_SECONDS, Rig
 
+_PROGRAM_SECONDS = 120.0
+"""What it may take to compile a whole program around a submission's ops."""
 _TRACE_SECONDS = 8.0
 """What a trace may take. It is advice, and sizes that become symbols can keep Dynamo busy without end."""
 
@@ -30,21 +34,27 @@ def check_schema(rig: Rig) -> str:
 
 
 def check_opaque(rig: Rig) -> str:
-    """`opaque_graph`: the operator inside ``torch.compile(fullgraph=True, dynamic=True)``, on two sizes."""
+    """`opaque_graph`: the operator inside ``torch.compile(fullgraph=True, dynamic=True)``, on two sizes.
+
+    Of a program: its ops as operators inside of it, compiled for one size.
+    """
     if rig.unregistered:
         return f"the entry cannot be registered: {rig.unregistered}"
-    return _both_sizes(rig, "opaque", "inside a compiled graph it gave a wrong answer")
+    what = "inside a compiled graph it gave a wrong answer"
+    if rig.artifact.ops:
+        return _on_sizes(rig, "opaque", what, (FIRST,), _PROGRAM_SECONDS)
+    return _on_sizes(rig, "opaque", what)
 
 
 def check_inline(rig: Rig) -> str:
     """`inline_trace`: Dynamo traces through the entry, without a break, on two sizes."""
-    return _both_sizes(rig, "inline", "traced by Dynamo it gave a wrong answer", _TRACE_SECONDS)
+    return _on_sizes(rig, "inline", "traced by Dynamo it gave a wrong answer", seconds=_TRACE_SECONDS)
 
 
-def _both_sizes(rig: Rig, way: str, what: str, seconds: float = STEP_SECONDS) -> str:
-    rig.write(FIRST, OTHER)
-    rig.step(way, FIRST, OTHER, seconds=seconds)
-    for index in (FIRST, OTHER):
+def _on_sizes(rig: Rig, way: str, what: str, calls: Sequence[int] = (FIRST, OTHER), seconds: float = STEP_SECONDS) -> str:
+    rig.write(*calls)
+    rig.step(way, *calls, seconds=seconds)
+    for index in calls:
         if wrong := rig.wrong(index):
             return f"{what}: {wrong}"
     return ""

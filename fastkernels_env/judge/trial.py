@@ -21,6 +21,7 @@ from .errors import CompileError, WorkerError, WorkerRaised
 from .gate import Gate
 from .layout import plan_layout
 from .matrix import Matrix
+from .rig import start_worker, state_changes
 from .scope import AHEAD_SECONDS, FIRST_CALL_SECONDS, LOAD_SECONDS, Scope
 from .verify import case_layout
 
@@ -124,10 +125,11 @@ class Trial:
                 self.matrix.release()
                 session.detach()
                 self._drop_arena()
+                self.scope.judge.device.trim()
             self._integrate()
             if smoked and profile and not self.scope.interpreted:
                 with self.timed(Stage.PROFILE):
-                    self.contest.run(session, artifact, kernels)
+                    self.contest.run(self._contestant(artifact), artifact, kernels)
         except WorkerError as error:
             self.error = error.with_traceback(None)  # its frames hold arenas and everything drawn
             self.output = error.detail
@@ -140,16 +142,13 @@ class Trial:
         finally:
             self.close()
 
-    def _prepare_gate(self, artifact: Artifact, profile: bool) -> None:
-        if profile:
-            self._gate = Gate(self.scope, artifact)
-            if self.scope.kind == "cuda":  # its compile stack takes seconds; a host with a GPU has cores for them
-                self._gate.ready()
-
     def _integrate(self) -> None:
-        """Run what is right through the gate, and end the gate's worker before the clock starts."""
+        """Run what is right through the gate, and end a worker that it has of its own before the clock starts."""
         if self._gate is None:
             return
+        judge = self.scope.judge
+        if judge.device.dear_workers and judge.turnstile.shared:
+            judge.spare.prepare()
         with self.timed(Stage.INTEGRATE):
             if self.scope.checks.first_failure(Stage.VERIFY) is None:
                 self._gate.run()
@@ -172,12 +171,22 @@ class Trial:
 
     def _load(self, artifact: Artifact, profile: bool) -> tuple[WorkerSession, Arena]:
         scope = self.scope
-        self._session = scope.judge.host.spawn(scope.task)
-        self._prepare_gate(artifact, profile)
+        shared = profile and scope.judge.device.dear_workers
+        self._session = start_worker(scope) if shared else scope.judge.host.spawn(scope.task)
         self._session.load(scope.load_request(artifact), LOAD_SECONDS)
+        if profile:
+            self._gate = Gate(scope, artifact, self._session, state_changes(self._session)) if shared else Gate(scope, artifact)
         self._arena = scope.judge.device.allocate(self.matrix.nbytes, scope.task.ranks)
         self._session.attach(self._arena)
         return self._session, self._arena
+
+    def _contestant(self, artifact: Artifact) -> WorkerSession:
+        """The submission's worker, or another one if a check of the gate has ended it; one that ended by itself is held against it."""
+        assert self._session
+        if self._gate is not None and self._gate.lost:
+            self._session = self.scope.judge.host.spawn(self.scope.task)
+            self._session.load(self.scope.load_request(artifact), LOAD_SECONDS)
+        return self._session
 
     def _compile_ahead(self, artifact: Artifact) -> None:
         """Compile the kernels for sm_90 without a GPU, as the smoke call would launch them.

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
+from ..agreement import MOST
 from ..device import Arena, Device
 from ..task import Arg, Gate, Role, Task, dtype_of
 from .canaries import fill_slots, touched
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 POISONS = (float("nan"), 2.0**100)
 INTEGER_POISONS = (0x5A5A5A5A, -0x5A5A5A5B)
 SMALL_INTEGER_POISONS = (0x5A, 0x25)
+_NARROW_POISONS = {torch.float16: 2.0**15, torch.float8_e4m3fn: 448.0}
+"""In place of 2^100 where a dtype does not hold it."""
 
 
 class CaseResult(NamedTuple):
@@ -59,7 +62,7 @@ class CaseResult(NamedTuple):
 def poison_(view: torch.Tensor, which: int) -> torch.Tensor:
     """Fill an output with one of the two poisons; returns it."""
     if view.is_floating_point():
-        return view.fill_(POISONS[which] if view.dtype is not torch.float16 or which == 0 else 2.0**15)
+        return view.fill_(_NARROW_POISONS.get(view.dtype, POISONS[which]) if which else POISONS[which])
     return view.fill_((INTEGER_POISONS if view.dtype.itemsize >= 4 else SMALL_INTEGER_POISONS)[which])
 
 
@@ -160,6 +163,11 @@ def smoke_failure(task: Task, case: Case, outputs: dict[str, list[torch.Tensor]]
     """Why outputs fail the loose check, or an empty string."""
     for arg in task.outputs:
         actual, expected = outputs[arg.name][0], case.expected[arg.name]
+        if arg.name in task.measures:
+            own = task.agreement(arg.name, actual, case.expected, MOST / 2)
+            if not own.ok:
+                return f"{arg.name}: {own.told} on {case.describe()}"
+            continue
         if arg.ties:
             gate = task.numerics.smoke[case.workload.dtype]
             close = all_tied(actual, case.expected[arg.ties], gate)
@@ -185,12 +193,14 @@ def compare_output(task: Task, case: Case, name: str, actual: torch.Tensor, base
 
 def begin_output(task: Task, case: Case, name: str, actual: torch.Tensor, baseline_rms: float = 0.0) -> Pending:
     """As `compare_output`, without waiting for the result."""
+    if name in task.measures:
+        return Pending.done(Comparison.of(task.agreement(name, actual, case.expected, baseline_rms)))
     arg = next(arg for arg in task.outputs if arg.name == name)
     gate = gate_of(task, case, arg)
     if arg.ties:
         return Pending.done(compare_ids(actual, case.expected[arg.ties], gate))
     floor = task.numerics.rms_floor.get(dtype_of(arg, case.workload), 0.0)
-    return begin(actual, case.expected[name], gate, floor, baseline_rms, task.groups(case.args).get(name))
+    return begin(actual, case.expected[name], gate, floor, baseline_rms, task.groups(case.args).get(name), task.numerics.roundings)
 
 
 def first_failure(task: Task, case: Case, outputs: Mapping[str, torch.Tensor], limits: Mapping[str, float]) -> tuple[str, float]:
@@ -198,7 +208,7 @@ def first_failure(task: Task, case: Case, outputs: Mapping[str, torch.Tensor], l
     worst = 0.0
     for name, actual in outputs.items():
         result = compare_output(task, case, name, actual, limits.get(name, 0.0))
-        worst = max(worst, result.rms)
+        worst = max(worst, result.distance)
         if not result.ok:
             return f"{name}: {result.describe()} on {case.describe()}", worst
     return "", worst

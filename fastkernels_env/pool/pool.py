@@ -72,6 +72,11 @@ class JudgePool:
         return self._count
 
     @property
+    def environment(self) -> dict[str, str]:
+        """What judges get besides the caller's: on a GPU one hardware queue, since they use one stream."""
+        return {"CUDA_DEVICE_MAX_CONNECTIONS": "1"} if self.device == "cuda" else {}
+
+    @property
     def alone_seconds(self) -> float:
         """For how long one judge had the device to itself."""
         return self.arbiter.seconds

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from ..clock import Stops
 from ..device.base import fixed_file
-from ..judge.effort import KEPT_TASKS
+from ..judge.effort import kept_tasks
 from ..log import decode_record
 from ..protocol import Channel, Closed, ProtocolError
 from ..registry import split_name
@@ -56,7 +56,7 @@ class Seat(threading.Thread):
         self._pool = pool
         self._judge: JudgeProcess | None = None
         self._job: Job | None = None
-        self._tasks: deque[str] = deque(maxlen=KEPT_TASKS)
+        self._tasks: deque[str] = deque(maxlen=kept_tasks(pool.device, pool.judges > 1))
         self._unwanted: Future[Evaluation] | None = None
         """What was taken back last."""
         self._ending = False
@@ -190,7 +190,7 @@ class JudgeProcess:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "fastkernels_env.pool", *arguments],
                 pass_fds=[theirs.fileno(), page], start_new_session=True, stdin=subprocess.DEVNULL,
-                env=os.environ | {"TMPDIR": str(self._folder)},
+                env=os.environ | {"TMPDIR": str(self._folder)} | pool.environment,
             )
             undo.pop_all()
         self.pid = self._process.pid

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import gc
 import sys
 import time
@@ -18,7 +19,8 @@ import torch
 
 from ..protocol import Changes, Done, Failed, Register, Reply, Step, Watch
 from . import streams
-from .operator import Operator
+from .graphs import captured, capturing
+from .operator import Operator, Operators
 from .preload import compile_graph, import_pieces, pieces
 from .state import State, changes, snapshot
 
@@ -36,7 +38,7 @@ class Stack:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._before: State = {}
-        self._operator: Operator | None = None
+        self._operator: Operator | Operators | None = None
         self._inlined: Callable[..., Any] | None = None
         self._graph: torch.cuda.CUDAGraph | None = None
 
@@ -51,7 +53,8 @@ class Stack:
                 case Changes():
                     detail = "; ".join(changes(self._before, snapshot(self._session.device)))
                 case Register():
-                    self._operator = Operator(self._session, request.schema)
+                    ops = request.ops
+                    self._operator = Operators(self._session, ops) if ops else Operator(self._session, request.schema)
                 case Step():
                     figures = _WAYS[request.way](self, request.calls) or {}
                     self._session.synchronize()
@@ -61,7 +64,9 @@ class Stack:
 
     def _watch(self, stack: bool) -> None:
         if self._session.device == "cuda":
-            torch.cuda.init()  # type: ignore[no-untyped-call]
+            from .. import _cuda
+
+            _cuda.initialise()
         if stack:
             import_pieces(self._session.device, pieces(self._session.device))
             if self._session.device == "cuda":
@@ -69,8 +74,8 @@ class Stack:
         self._before = snapshot(self._session.device)
 
     @property
-    def operator(self) -> Operator:
-        """The registered operator."""
+    def operator(self) -> Operator | Operators:
+        """What is registered."""
         assert self._operator
         return self._operator
 
@@ -114,10 +119,8 @@ class Stack:
         return {"allocated": float(torch.cuda.memory_allocated()), "used": float(total - free)}
 
     def _capture(self, calls: list[int]) -> None:
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph), self._session.stream():
-            self._session.run(calls)
-        self._graph = graph
+        with capturing(), self._session.stream():
+            self._graph = captured(functools.partial(self._session.run, calls), torch.cuda.CUDAGraph())
 
     def _replay(self, _calls: list[int]) -> None:
         assert self._graph

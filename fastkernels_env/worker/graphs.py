@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -34,23 +34,10 @@ class Graphs:
         missing = [call for call in dict.fromkeys(calls) if call not in self._calls]
         if not missing:
             return
-        torch.cuda.synchronize()
         pool = next(iter(self._calls.values())).pool() if self._calls else torch.cuda.graph_pool_handle()
-        with torch.cuda.stream(torch.cuda.Stream()):  # type: ignore[no-untyped-call]
+        with capturing():
             for call in missing:
-                self._calls[call] = self._captured(call, pool)
-
-    def _captured(self, call: int, pool: Any) -> torch.cuda.CUDAGraph:
-        graph = torch.cuda.CUDAGraph(keep_graph=True)
-        graph.capture_begin(pool=pool)
-        try:
-            self._run(call)
-        except BaseException:
-            with contextlib.suppress(RuntimeError):  # that it cannot become a graph is no news
-                graph.capture_end()
-            raise
-        graph.capture_end()
-        return graph
+                self._calls[call] = captured(functools.partial(self._run, call), torch.cuda.CUDAGraph(keep_graph=True), pool)
 
     def rows(self, sequences: Sequence[Sequence[int]], unseen: int) -> list[Callable[[], None]]:
         """A launch for each row of captured calls, on the current stream; all but the last `unseen` have run once when this returns.
@@ -67,6 +54,29 @@ class Graphs:
             row.upload(stream)
         torch.cuda.synchronize()
         return [functools.partial(_launch, row) for row in rows]
+
+
+@contextlib.contextmanager
+def capturing() -> Iterator[None]:
+    """On a stream that can be captured."""
+    from .. import _cuda
+
+    torch.cuda.synchronize()
+    with _cuda.new_stream() as stream, torch.cuda.stream(stream):
+        yield
+
+
+def captured(run: Callable[[], None], graph: torch.cuda.CUDAGraph, pool: Any = None) -> torch.cuda.CUDAGraph:
+    """The graph, with what `run` launches on the current stream in it; what that raises is raised on."""
+    graph.capture_begin(pool=pool)
+    try:
+        run()
+    except BaseException:
+        with contextlib.suppress(RuntimeError):  # that it cannot become a graph is no news
+            graph.capture_end()
+        raise
+    graph.capture_end()
+    return graph
 
 
 def _launch(row: Any) -> None:

@@ -25,6 +25,14 @@ def from_bfloat16_bits(bits: np.ndarray) -> np.ndarray:
     return (np.ascontiguousarray(bits).view(np.uint16).astype(np.uint32) << 16).view(np.float32)
 
 
+def to_float8_bits(values: np.ndarray) -> np.ndarray:
+    """The float8_e4m3fn bits (uint8) nearest to fp32 values, ties to even; what is beyond the largest becomes that, as on a GPU."""
+    import torch
+
+    nearest = torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32)).clamp(-448, 448).to(torch.float8_e4m3fn)
+    return nearest.view(torch.uint8).numpy()
+
+
 def prepare_interpreter() -> None:
     """Patch the interpreter of the installed Triton; call with TRITON_INTERPRET=1 set and before the submission is imported."""
     import triton.language as tl
@@ -40,6 +48,8 @@ def prepare_interpreter() -> None:
             return to_bfloat16_bits(data)
         if (source, target) == (tl.bfloat16, tl.float32):
             return from_bfloat16_bits(data)
+        if (source, target) == (tl.float32, tl.float8e4nv):
+            return to_float8_bits(data)
         return plain_convert(data, source, target, rounding)
 
     def widened(handle: Any) -> Any:

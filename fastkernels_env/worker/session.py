@@ -85,7 +85,9 @@ class Session:
                 self._join(request.size, fds)
             case Load():
                 if self.device == "cuda":
-                    torch.cuda.init()  # type: ignore[no-untyped-call]
+                    from .. import _cuda
+
+                    _cuda.initialise()
                 self.entry, self.roles = load(request), tuple(role for role in request.roles if role != "comm")
             case Attach():
                 self.arenas[request.arena] = Arena(self.device, fds[0], request.size)
@@ -202,7 +204,7 @@ class Session:
     @contextlib.contextmanager
     def stream(self) -> Iterator[None]:
         """Hand torch's current stream to native code."""
-        if self.device == "cuda" and self.entry is not None and self.entry.native:
+        if self.device == "cuda" and self.entry is not None and (self.entry.native or self.entry.streams):
             import tvm_ffi
 
             with tvm_ffi.use_torch_stream():

@@ -6,6 +6,7 @@ then reads and writes at the wrong time.
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -26,29 +27,34 @@ def run_on_side_stream(session: Session, target: int, source: int, result: int) 
         source: A call whose inputs the producer copies.
         result: A call into whose outputs the consumer copies.
     """
-    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-    with torch.cuda.stream(stream), session.stream():
+    from .._cuda import new_stream
+
+    with new_stream() as stream, torch.cuda.stream(stream), session.stream():
         torch.cuda._sleep(_DELAY_CYCLES)  # type: ignore[no-untyped-call]
         for place in _late(session, target):
             session.tensors[target][place].copy_(session.tensors[source][place])
         session.run([target])
         for place in _written(session):
             session.tensors[result][place].copy_(session.tensors[target][place])
-    stream.synchronize()
+        stream.synchronize()
 
 
 def run_on_two_streams(session: Session, calls: list[int]) -> None:
     """Run calls on two streams in turn, all launched before the first may start."""
-    holder, *pair = (torch.cuda.Stream() for _ in range(3))  # type: ignore[no-untyped-call]
-    begin = torch.cuda.Event()  # type: ignore[no-untyped-call]
-    with torch.cuda.stream(holder):
-        torch.cuda._sleep(_DELAY_CYCLES)  # type: ignore[no-untyped-call]
-        begin.record()
-    for stream in pair:
-        stream.wait_event(begin)
-    for number, index in enumerate(calls):
-        with torch.cuda.stream(pair[number % 2]), session.stream():
-            session.run([index])
+    from .._cuda import new_stream
+
+    with contextlib.ExitStack() as held:
+        holder, *pair = (held.enter_context(new_stream()) for _ in range(3))
+        begin = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        with torch.cuda.stream(holder):
+            torch.cuda._sleep(_DELAY_CYCLES)  # type: ignore[no-untyped-call]
+            begin.record()
+        for stream in pair:
+            stream.wait_event(begin)
+        for number, index in enumerate(calls):
+            with torch.cuda.stream(pair[number % 2]), session.stream():
+                session.run([index])
+        torch.cuda.synchronize()
 
 
 def run_on_second_device(session: Session, target: int, result: int) -> None:

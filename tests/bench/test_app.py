@@ -102,3 +102,14 @@ def test_without_the_usual_loop_throughput_takes_tasks_of_several_ranks(bench):
     status, out, err = bench("throughput", "--device", "cpu", "--task", "allgather_gemm", *few, "--json")
     assert status == 0, err
     assert list(json.loads(out)["tasks"]) == ["allgather_gemm"]
+
+
+def test_baselines_are_timed_into_a_log_that_can_be_printed(bench, tmp_path):
+    log = tmp_path / "log.jsonl"
+    status, _, error = bench("baselines", "--out", log, "--render")
+    assert status == 2
+    assert "which does not exist" in error
+    chosen = ("--device", "cpu", "--task", "tiny_scale", "--effort", "quick", "--file", "cpu.cpp")
+    status, page, told = bench("baselines", "--out", log, *chosen)
+    assert (status, "tiny_scale | accepted" in told, "### tiny_scale" in page) == (0, True, True)
+    assert bench("baselines", "--out", log, "--render")[:2] == (0, page)

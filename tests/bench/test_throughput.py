@@ -10,9 +10,10 @@ from fastkernels_env.submission import extract
 
 
 def test_every_submission_is_another_source_and_still_a_solution():
-    items = list(submissions("cpu", list(task_folders()), ["cpu.cpp"], 20))
+    count = 2 * len(task_folders())
+    items = list(submissions("cpu", list(task_folders()), ["cpu.cpp"], count))
     codes = {extract(item.text, load_task(item.task), "cpu").code for item in items}
-    assert len(codes) == 20
+    assert len(codes) == count
     assert len({item.task for item in items}) == len(task_folders())
 
 
@@ -25,6 +26,13 @@ def test_a_mark_changes_the_source_of_every_kernel(file):
     assert submission.kernels == extract(source, load_task("rms_norm"), "cuda" if file != "cpu.cpp" else "cpu").kernels
     if file == "triton.py":
         assert one.count("    # 1\n") == source.count("\ndef ")
+
+
+def test_a_batch_ends_when_its_time_is_over(host_cache):
+    told = []
+    with pytest.raises(RuntimeError, match="none of 2 submissions was answered within 1 s"):
+        run_throughput("cpu", ["silu_and_mul"], ["cpu.cpp"], 2, "quick", 1, 0, 0, told.append, within=1)
+    assert told == ["1 s are over: 2 submissions are left without an answer"]
 
 
 def test_a_batch_is_counted_and_compared(host_cache):

@@ -26,6 +26,7 @@ def wrong(number):
     return f"```cpp\n// {number}\n{seed.replace(STORE, 'fk::store(sum_out + at + h, comm.rank() ? 0.f : sum[h]);')}\n```"
 
 
+@pytest.mark.sampled("last", take=1)
 @pytest.mark.parametrize(("turn", "last"), [(0.0, WIDE), (120.0, "rms_norm")])
 def test_what_waits_beside_a_lease_has_its_turn(cluster, tmp_path, monkeypatch, turn, last):
     """The first lease's turn is over at once, or lasts; the turn of the others after it is long enough."""

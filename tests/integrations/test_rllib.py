@@ -131,4 +131,5 @@ def test_ppo_learns_to_choose_the_better_reply_and_survives_a_fault(algorithm, s
     means = [algorithm.train()["env_runners"]["episode_return_mean"] for _ in range(4)]
     scores = [record.rewards["production"].total for record in read_log(settings["log"])]
     assert len(scores) == 2
-    assert min(scores) < means[0] < means[-1] <= max(scores)
+    assert min(scores) < means[0] < means[-1]
+    assert means[-1] < max(scores) or means[-1] == pytest.approx(max(scores), rel=1e-12)  # a mean of equal numbers is rounded

@@ -15,8 +15,9 @@ from fastkernels_env.judge.drill import Drill
 from fastkernels_env.judge.effort import get_effort
 from fastkernels_env.judge.gate import Gate
 from fastkernels_env.judge.growth import growth
-from fastkernels_env.judge.schema import operator_schema
+from fastkernels_env.judge.rig import start_worker, state_changes
 from fastkernels_env.judge.scope import Scope
+from fastkernels_env.ops import schema_of
 from fastkernels_env.registry import load_task
 from fastkernels_env.submission import extract
 from fastkernels_env.types import Evidence, Stage, Status
@@ -260,47 +261,11 @@ def test_what_is_wrong_inside_a_compiled_graph_is_seen_by_the_judge(gate):
     assert checks["opaque_graph"].evidence is Evidence.JUDGED
 
 
-@pytest.mark.parametrize("moment", ["at once", "born", "started"])
-def test_a_gate_that_is_given_up_before_anything_is_loaded_ends_its_worker(evaluator, tiny, moment):
-    judge = evaluator.open()
-    with Build(extract(fenced(plain()), tiny, "cpu")) as build:
-        gate = Gate(Scope(judge, tiny, 7, get_effort("quick"), CheckList("cpu")), build.result())
-        gate.ready()
-        while moment != "at once" and not gate._born:
-            time.sleep(0.01)
-        if moment == "started":
-            gate.start()
-        gate.close()
-    for session in gate._born:
-        with pytest.raises(ProcessLookupError):
-            os.kill(session.pid, 0)
-
-
-def test_a_worker_that_was_started_early_serves_as_any_other(evaluator, tiny):
-    judge, checks = evaluator.open(), CheckList("cpu")
-    with Build(extract(fenced(plain()), tiny, "cpu")) as build, judge.device.judging():
-        gate = Gate(Scope(judge, tiny, 7, get_effort("quick"), checks), build.result())
-        gate.ready()
-        try:
-            gate.run()
-            assert len(gate._born) == 1
-            assert gate._rig is not None
-            assert gate._rig.session is gate._born[0]
-        finally:
-            gate.close()
-    assert checks.first_failure(Stage.INTEGRATE) is None
-    with pytest.raises(ProcessLookupError):
-        os.kill(gate._born[0].pid, 0)
-
-
-@pytest.mark.parametrize("early", [True, False])
-def test_a_gate_that_is_given_up_while_it_opens_ends_its_worker(evaluator, tiny, early):
+def test_a_gate_that_is_given_up_while_it_opens_ends_its_worker(evaluator, tiny):
     judge = evaluator.open()
     slow = plain(top="import time\n    time.sleep(100)")
     with Build(extract(fenced(slow), tiny, "cpu")) as build:
         gate = Gate(Scope(judge, tiny, 7, get_effort("quick"), CheckList("cpu")), build.result())
-        if early:
-            gate.ready()
         gate.start()
         while gate._rig is None or gate._rig.session is None:
             time.sleep(0.01)
@@ -308,6 +273,63 @@ def test_a_gate_that_is_given_up_while_it_opens_ends_its_worker(evaluator, tiny,
         gate.close()
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
+
+
+@pytest.fixture
+def given(evaluator, tiny):
+    """Runs a submission through the gate in a worker that was started and loaded before; the checks by name, and that worker."""
+    judge, sessions = evaluator.open(), []
+
+    def run(code):
+        checks = CheckList("cpu")
+        scope = Scope(judge, tiny, 7, get_effort("quick"), checks)
+        with Build(extract(fenced(code), tiny, "cpu")) as build, judge.device.judging():
+            artifact = build.result()
+            sessions.append(start_worker(scope))
+            sessions[-1].load(scope.load_request(artifact), 20.0)
+            gate = Gate(scope, artifact, sessions[-1], state_changes(sessions[-1]))
+            try:
+                gate.run()
+            finally:
+                gate.close()
+        assert gate.lost is not sessions[-1].living
+        return {check.name: check for check in checks.finish("") if check.stage in (Stage.INTEGRATE, Stage.VERIFY)}, sessions[-1]
+
+    yield run
+    for session in sessions:
+        session.close()
+
+
+def test_a_worker_that_is_given_passes_as_one_of_the_gate_s_own_does_and_lives_on(given):
+    checks, session = given(plain())
+    assert passes(checks) == OWN_CHECKS
+    assert session.living
+    session.forget()
+    os.kill(session.pid, 0)
+
+
+def test_what_loading_changed_in_a_worker_that_is_given_is_held_against_it(given):
+    checks, _ = given(plain("torch.set_default_dtype(torch.float64)"))
+    assert failures(checks) >= {"global_state"}
+    assert "loading it changed" in checks["global_state"].detail
+
+
+def test_where_a_check_ends_the_worker_that_was_given_the_others_get_another(given):
+    checks, session = given(plain("import os", NOT_A_VIEW.format("os._exit(3)")))
+    assert failures(checks) == {"opaque_graph"}
+    assert passes(checks) == OWN_CHECKS - {"opaque_graph"}
+    assert not session.living
+
+
+DIES_IN_A_GRAPH = "if out.numel() and not torch.compiler.is_compiling() and not out._is_view(): os._exit(3)"
+
+
+@pytest.mark.parametrize(("after", "outcome"), [("", Outcome.ACCEPTED), (DIES_IN_A_GRAPH, Outcome.STACK_CONFLICT)])
+def test_where_workers_are_dear_one_goes_through_all_stages_and_is_timed(evaluator, tiny, monkeypatch, after, outcome):
+    monkeypatch.setattr(evaluator.open().device, "dear_workers", True)
+    evaluation = evaluator.evaluate("tiny_scale", fenced(plain("import os", after)))
+    assert evaluation.outcome is outcome, evaluation.reason
+    assert evaluation.timings
 
 
 def test_a_worker_that_dies_fails_that_check_and_the_others_go_on(gate):
@@ -397,8 +419,9 @@ def test_a_failure_outside_of_the_gate_is_no_answer_and_no_fault_of_ours(evaluat
 
 
 def test_the_schema_is_the_signature(tiny):
-    assert operator_schema(tiny) == "tiny_scale(Tensor(a0!) out, Tensor input, Tensor weight, float factor) -> ()"
-    assert operator_schema(load_task("rope")) == (
+    assert schema_of(tiny.entry, tiny.signature) == "tiny_scale(Tensor(a0!) out, Tensor input, Tensor weight, float factor) -> ()"
+    rope = load_task("rope")
+    assert schema_of(rope.entry, rope.signature) == (
         "rope(Tensor positions, Tensor(a1!) query, Tensor(a2!) key, SymInt head_size, Tensor cos_sin_cache, bool is_neox) -> ()"
     )
 

@@ -42,13 +42,14 @@ def test_what_is_unused_is_some_of_it_but_not_all(name):
         assert 0 < int(mask.sum()) < mask.numel()
 
 
+@pytest.mark.sampled("name", take=12)
 @pytest.mark.parametrize("name", TASKS)
 def test_a_right_output_follows_every_change_and_the_old_one_none(name):
     task, case = small(name)
     copies = {key: value.clone() for key, value in case.args.items() if isinstance(value, torch.Tensor)}
     changes = draw_changes(task, case, random.Random(1))
     assert all(torch.equal(case.args[key], copy) for key, copy in copies.items()), "the case itself stays as it was"
-    assert changes
+    assert changes or all(arg.ties for arg in task.outputs)
     for change in changes:
         new = {arg.name: change.case.expected[arg.name].float() for arg in task.outputs}
         old = {arg.name: change.before[arg.name].float() for arg in task.outputs}
@@ -58,6 +59,7 @@ def test_a_right_output_follows_every_change_and_the_old_one_none(name):
         assert missing_movement(task, change, nothing)
 
 
+@pytest.mark.sampled("name", take=12)
 @pytest.mark.parametrize("name", TASKS)
 def test_a_change_is_of_one_element_or_named_by_the_task(name):
     task, case = small(name, 5)

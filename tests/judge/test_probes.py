@@ -207,8 +207,9 @@ def test_a_hook_that_raises_is_a_fault_of_the_task(tmp_path):
         Probe(broken, BASE, 3, "cpu", "cpu")
 
 
-@pytest.mark.parametrize("name", task_folders())
-@pytest.mark.parametrize("kind", ["cpu", "cuda"])
+@pytest.mark.parametrize(
+    ("name", "kind"), [(name, kind) for name in task_folders() for kind in ("cpu", "cuda") if load_task(name).workloads(kind)]
+)
 def test_probes_are_small_and_of_two_sizes(name, kind):
     task = load_task(name)
     bases = probe_bases(task, task.workloads(kind), 2)
@@ -225,10 +226,13 @@ def test_every_floating_point_argument_of_every_task_is_changed(name):
     task = load_task(name)
     base = probe_bases(task, task.workloads("cpu"), 1)[0]
     labels = {change.label for seed in range(3) for change in Probe(task, base, seed, "cpu", "cpu").changes}
-    floats = [arg for arg in task.signature if arg.role in ("input", "inout", "weight") and "int" not in arg.dtype]
+    floats = [arg for arg in task.signature if arg.role in ("input", "inout", "weight") and "int" not in arg.dtype and arg.dtype != "bool"]
     wanted = {f"one element of {arg.name!r}" for arg in floats}
-    assert wanted <= labels
-    assert (len(labels) > len(wanted)) == (name in ("rope", "gqa_decode", "moe_gemm", "fused_experts", "moe_dispatch"))
+    if not task.measures:  # what moves nothing but an output with a measure of its own is seen by that
+        assert wanted <= labels
+    structured = ("rope", "gqa_decode", "moe_gemm", "fused_experts", "moe_dispatch", "embedding_bag_collection")
+    assert labels - wanted or name not in structured
+    assert not labels - wanted or type(task).perturbed is not Task.perturbed
 
 
 @pytest.mark.parametrize("name", task_folders())

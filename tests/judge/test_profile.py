@@ -288,6 +288,7 @@ def sealed(request, evaluator, monkeypatch):
     return submission
 
 
+@pytest.mark.sampled("name")  # every trick, under one way of sealing
 @pytest.mark.parametrize("name", SEALS)
 def test_calls_that_only_a_row_makes_fast_are_tampering_or_at_least_not_paid(name, evaluator, tiny, sealed):
     evaluation = evaluator.evaluate("tiny_scale", sealed(textwrap.dedent(HEAD) + textwrap.dedent(SEALS[name])))
@@ -301,6 +302,7 @@ def test_calls_that_only_a_row_makes_fast_are_tampering_or_at_least_not_paid(nam
     assert timing.sealed_added_us > 0 or timing.candidate_us > 0.5e6 * DEAR
 
 
+@pytest.mark.sampled("body")
 @pytest.mark.parametrize("body", ["dear(*args)", "honest(*args)"])
 def test_the_same_work_in_every_call_is_honest(body, evaluator, tiny, sealed):
     evaluation = evaluator.evaluate("tiny_scale", sealed(textwrap.dedent(HEAD) + body))

@@ -29,11 +29,21 @@ GRASPS = """
 """
 
 
-@pytest.fixture
-def host(tmp_path):
-    host = WorkerHost(open_device("cpu"), tmp_path)
-    yield host
+@pytest.fixture(scope="module")
+def started(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("host")
+    host = WorkerHost(open_device("cpu"), folder)
+    yield host, folder
     host.close()
+
+
+@pytest.fixture
+def host(started):
+    """One host for all tests, without anything that an earlier one kept."""
+    host, folder = started
+    host.provisions.close()
+    (folder / "provisions.tar").unlink(missing_ok=True)
+    return host
 
 
 @pytest.fixture
@@ -87,8 +97,8 @@ def test_a_baseline_keeps_the_hosts_own_caches(provided, tmp_path):
     assert told(provided, tmp_path, LOOKS, trusted=True).endswith("found nothing")
 
 
-def test_another_judge_of_the_host_has_them_too(provided, tmp_path):
-    other = WorkerHost(open_device("cpu"), tmp_path)
+def test_another_judge_of_the_host_has_them_too(provided, started, tmp_path):
+    other = WorkerHost(open_device("cpu"), started[1])
     try:
         assert told(other, tmp_path, LOOKS).endswith("found provisions")
     finally:

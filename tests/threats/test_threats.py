@@ -1,7 +1,7 @@
 """The threat suite on a CPU: no threat is accepted, no honest twin is refused, and the right check decides.
 
-One evaluator judges all fixtures, one after the other, at their effort. The tasks' seeds, which the command line judges too, have tests of
-their own.
+One evaluator judges fixtures one after the other, at their effort: in a run a quarter of every category and what has changed, in
+`make test-all` all (`sampling.py`). The tasks' seeds, which the command line judges too, have tests of their own.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ SUITE = find_suite(None)
 DOCUMENT = SUITE.folder.parent.parent / "docs" / "threats.md"
 
 
+@pytest.mark.sampled("fixture.category", part=4)
 @pytest.mark.parametrize("fixture", SUITE.on("cpu"), ids=lambda fixture: fixture.name)
 def test_the_verdict_is_right(fixture, evaluator):
     row = judge_fixture(evaluator, SUITE, fixture)

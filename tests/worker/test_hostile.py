@@ -15,7 +15,7 @@ from fastkernels_env import Evaluator, Outcome
 from fastkernels_env.judge import matrix, profile, scope
 
 CODE = """
-    import array, ctypes, os, signal, socket, struct, sys, threading, time
+    import array, ctypes, os, resource, signal, socket, struct, sys, threading, time
     import torch
 
     started = []
@@ -164,6 +164,7 @@ ENDINGS = {
 }  # fmt: skip
 
 
+@pytest.mark.sampled("name", take=7)
 @pytest.mark.parametrize("name", ENDINGS)
 def test_ending_at_the_first_call_is_a_crash(name, hit):
     body, reason = ENDINGS[name]
@@ -183,6 +184,7 @@ IMPORTS = {
 }
 
 
+@pytest.mark.sampled("name", take=2)
 @pytest.mark.parametrize("name", IMPORTS)
 def test_ending_at_import_is_a_crash(name, hit):
     line, reason = IMPORTS[name]
@@ -219,6 +221,7 @@ HANGS = {
 }
 
 
+@pytest.mark.sampled("name", take=2)
 @pytest.mark.parametrize("name", HANGS)
 def test_never_returning_is_a_time_out(name, hit):
     evaluation = hit(python(textwrap.dedent(HANGS[name])))
@@ -250,6 +253,7 @@ COMPANY = {
 }  # fmt: skip
 
 
+@pytest.mark.sampled("name", take=2)
 @pytest.mark.parametrize("name", COMPANY)
 def test_processes_that_a_submission_starts_end_with_it(name, hit, place):
     body = textwrap.dedent(COMPANY[name])
@@ -324,6 +328,7 @@ MEDDLING = {
 }
 
 
+@pytest.mark.sampled("name", take=3)
 @pytest.mark.parametrize("name", MEDDLING)
 def test_meddling_with_the_clock_and_the_channel_cannot_hang_the_judge(name, hit):
     evaluation = hit(python(f"{textwrap.dedent(MEDDLING[name])}\nhonest(out, input, weight, factor)"))
@@ -361,6 +366,7 @@ OUTSIDE = {
 }
 
 
+@pytest.mark.sampled("name", take=3)
 @pytest.mark.parametrize("name", OUTSIDE)
 def test_signals_reach_nothing_outside(name, hit):
     """Neither what confines it nor a baseline: the submission goes on and is measured against all of them."""
@@ -371,23 +377,22 @@ def test_signals_reach_nothing_outside(name, hit):
 
 
 SURROUNDINGS = {
-    "nothing of the judge is imported": "found = [m for m in sys.modules if m.startswith('fastkernels_env.') and m.split('.')[1] in "
-    "('judge', 'evaluator', 'recipes', 'envs', 'reward')]; assert not found, found",
-    "the caller's environment is not passed on": "assert 'A_SECRET_OF_THE_CALLER' not in os.environ",
-    "nor can it read its parent's": "assert not os.access(f'/proc/{os.getppid()}/environ', os.R_OK)",
-    "the working folder is its own and holds its code": "assert os.listdir('.') == ['submission'] and "
+    "nothing of the judge is imported": "not [m for m in sys.modules if m.startswith('fastkernels_env.') and m.split('.')[1] in "
+    "('judge', 'evaluator', 'recipes', 'envs', 'reward')]",
+    "the caller's environment is not passed on": "'A_SECRET_OF_THE_CALLER' not in os.environ",
+    "nor can it read its parent's": "not os.access(f'/proc/{os.getppid()}/environ', os.R_OK)",
+    "the working folder is its own and holds its code": "os.listdir('.') == ['submission'] and "
     "os.environ['TMPDIR'] == os.environ['HOME'] == os.getcwd()",
-    "input is empty": "assert os.read(0, 10) == b''",
-    "it leads its own session": "assert os.getsid(0) == os.getpid()",
-    "there are no core files": "import resource; assert resource.getrlimit(resource.RLIMIT_CORE) == (0, 0)",
-    "one channel, one clock": "assert (len(sockets(socket.SOCK_STREAM)), len(sockets(socket.SOCK_SEQPACKET))) in ((1, 1), (1, 2))",
+    "input is empty": "os.read(0, 10) == b''",
+    "it leads its own session": "os.getsid(0) == os.getpid()",
+    "there are no core files": "resource.getrlimit(resource.RLIMIT_CORE) == (0, 0)",
+    "one channel, one clock": "(len(sockets(socket.SOCK_STREAM)), len(sockets(socket.SOCK_SEQPACKET))) in ((1, 1), (1, 2))",
 }
 
 
-@pytest.mark.parametrize("name", SURROUNDINGS)
-def test_what_a_submission_finds_around_it(name, hit):
-    body = f"if not started:\n    started.append(0)\n    {SURROUNDINGS[name]}\nhonest(out, input, weight, factor)"
-    evaluation = hit(python(body))
+def test_what_a_submission_finds_around_it(hit):
+    checks = "\n".join(f"    assert {holds}, {name!r}" for name, holds in SURROUNDINGS.items())
+    evaluation = hit(python(f"if not started:\n    started.append(0)\n{checks}\nhonest(out, input, weight, factor)"))
     assert evaluation.outcome is Outcome.ACCEPTED, evaluation.reason
 
 

@@ -1,0 +1,151 @@
+"""Pieces of decoder layers that several tasks share: their inner operations, and what these compute, in float64."""
+
+from __future__ import annotations
+
+import torch
+
+from .ops import Op
+from .signature import InOut, Input, Metadata, Output, Scalar, Weight
+
+RMS_NORM = Op(
+    "rms_norm",
+    "out[t, i] = input[t, i] / sqrt(mean over i of input[t, i]^2 + epsilon) * weight[i]. Compute in float32 or better and round once.",
+    (Output("out", "T", "H"), Input("input", "T", "H"), Weight("weight", "H"), Scalar("epsilon", "float")),
+)
+LINEAR = Op(
+    "linear",
+    "out[t, n] = sum over k of input[t, k] * weight[n, k]. Accumulate in float32 or better and round once.",
+    (Output("out", "T", "N"), Input("input", "T", "K"), Weight("weight", "N", "K")),
+)
+ROPE = Op(
+    "rope",
+    "Rotary position embedding, in place, on every head of query and key: with p = positions[t], c[i] = cos_sin[p, i] and "
+    "s[i] = cos_sin[p, d/2 + i], the pair (a, b) = (x[i], x[d/2 + i]) becomes (a * c[i] - b * s[i], b * c[i] + a * s[i]) for i in "
+    "[0, d/2). Compute in float32 and round once. Tokens of query and of key are further apart than they are long: use strides.",
+    (
+        InOut("query", "T", "q", "d"), InOut("key", "T", "kv", "d"), Metadata("positions", "T"),
+        Input("cos_sin", "M", "d", dtype="float32", doc="cosines, then sines"),
+    ),
+)
+DECODE_ATTENTION = Op(
+    "decode_attention",
+    "Attention of one query token per sequence over its cache: with n = lengths[b] and g = h // (q / kv), out[b, h] = sum over j < n of "
+    "p[j] * values[b, j, g] where p = softmax over j < n of scale * query[b, h] . keys[b, j, g]. What lies behind n entries has no "
+    "meaning. Sums and exponentials in float32 or better, rounded once. Tokens of query are further apart than they are long.",
+    (
+        Output("out", "B", "q", "d"), Input("query", "B", "q", "d"), Input("keys", "B", "M", "kv", "d"),
+        Input("values", "B", "M", "kv", "d"), Metadata("lengths", "B"), Scalar("scale", "float"),
+    ),
+)
+SILU_AND_MUL = Op(
+    "silu_and_mul",
+    "out[t, i] = silu(input[t, i]) * input[t, I + i] with silu(g) = g / (1 + exp(-g)). Compute in float32 or better and round once.",
+    (Output("out", "T", "I"), Input("input", "T", "2*I", doc="gate first, then up")),
+)
+DECODER_OPS = (RMS_NORM, LINEAR, ROPE, DECODE_ATTENTION, SILU_AND_MUL)
+"""Of a decoder layer of the Llama family at decode."""
+
+
+def rms_normed(x: torch.Tensor, weight: torch.Tensor, epsilon: float) -> torch.Tensor:
+    """Root-mean-square normalised rows (last dimension) of `x`, float64, times `weight`."""
+    return x * (x.square().mean(-1, keepdim=True) + epsilon).rsqrt() * weight.double()
+
+
+def rotated(x: torch.Tensor, cos_sin: torch.Tensor) -> torch.Tensor:
+    """`x` ``[T, heads, d]``, float64, rotated by ``cos_sin`` ``[T, d]``: cosines, then sines."""
+    cos, sin = cos_sin.double()[:, None].chunk(2, -1)
+    first, second = x.chunk(2, -1)
+    return torch.cat([first * cos - second * sin, second * cos + first * sin], -1)
+
+
+def attended(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, lengths: torch.Tensor, scale: float) -> torch.Tensor:
+    """Attention of ``query [B, q, d]`` over the first ``lengths [B]`` entries of ``keys``, ``values [B, M, kv, d]``; all in float64."""
+    batch, heads, width = query.shape
+    grouped = query.view(batch, keys.shape[2], heads // keys.shape[2], width)
+    scores = torch.einsum("bgrd,bmgd->bgrm", grouped, keys) * scale
+    hidden = torch.arange(keys.shape[1], device=keys.device) >= lengths[:, None]
+    scores = scores.masked_fill(hidden[:, None, None], -torch.inf)
+    known = values.masked_fill(hidden[:, :, None, None], 0.0)  # what has no meaning may be infinite
+    return torch.einsum("bgrm,bmgd->bgrd", scores.softmax(-1), known).reshape(batch, heads, width)
+
+
+def gated(x: torch.Tensor) -> torch.Tensor:
+    """SiLU of the first half of the last dimension, times the second."""
+    gate, up = x.chunk(2, -1)
+    return torch.nn.functional.silu(gate) * up
+
+
+def rotary_table(positions: int, width: int, base: float, device: str) -> torch.Tensor:
+    """Cosines, then sines, of every position: float32 ``[positions, width]`` for heads of `width`."""
+    inverse = base ** -(torch.arange(0, width, 2, dtype=torch.float64) / width)
+    angles = torch.outer(torch.arange(positions, dtype=torch.float64), inverse)
+    return torch.cat([angles.cos(), angles.sin()], -1).float().to(device)
+
+
+LINEAR_BIAS = Op(
+    "linear_bias",
+    "out[t, n] = bias[n] + sum over k of input[t, k] * weight[n, k]. Accumulate in float32 or better and round once.",
+    (Output("out", "T", "N"), Input("input", "T", "K"), Weight("weight", "N", "K"), Weight("bias", "N")),
+)
+_STANDARDISED = (
+    "(s[t, i] - m) / sqrt(v + epsilon) * weight[i] + bias[i], with m the mean over i of s[t, i] and v that of (s[t, i] - m)^2. Compute in "
+    "float32 or better and round once."
+)
+LAYER_NORM = Op(
+    "layer_norm",
+    f"With s = input: out[t, i] = {_STANDARDISED}",
+    (Output("out", "T", "H"), Input("input", "T", "H"), Weight("weight", "H"), Weight("bias", "H"), Scalar("epsilon", "float")),
+)
+ADD_LAYER_NORM = Op(
+    "add_layer_norm",
+    f"With s[t, i] = input[t, i] + residual[t, i] in float32: out[t, i] = {_STANDARDISED}",
+    (
+        Output("out", "T", "H"), Input("input", "T", "H"), Input("residual", "T", "H"), Weight("weight", "H"), Weight("bias", "H"),
+        Scalar("epsilon", "float"),
+    ),
+)
+RESIDUAL_LAYER_NORM = Op(
+    "residual_layer_norm",
+    f"With s[t, i] = input[t, i] + residual[t, i] in float32: total[t, i] = s[t, i], rounded, and out[t, i] = {_STANDARDISED}",
+    (
+        Output("out", "T", "H"), Output("total", "T", "H"), Input("input", "T", "H"), Input("residual", "T", "H"), Weight("weight", "H"),
+        Weight("bias", "H"), Scalar("epsilon", "float"),
+    ),
+)
+GELU = Op(
+    "gelu",
+    "out[t, i] = g / 2 * (1 + erf(g / sqrt(2))) with g = input[t, i]. Compute in float32 or better and round once.",
+    (Output("out", "T", "I"), Input("input", "T", "I")),
+)
+GELU_TANH = Op(
+    "gelu_tanh",
+    "out[t, i] = g / 2 * (1 + tanh(sqrt(2 / pi) * (g + 0.044715 * g^3))) with g = input[t, i]. Compute in float32 or better and round "
+    "once.",
+    (Output("out", "T", "I"), Input("input", "T", "I")),
+)
+ROTATE = Op(
+    "rotate",
+    "Rotary position embedding, in place, on every head of query and key: the pair (a, b) = (x[t, n, i], x[t, n, d/2 + i]) becomes "
+    "(a * cos[t, i] - b * sin[t, i], b * cos[t, i] + a * sin[t, i]) for i in [0, d/2). Compute in float32 and round once. Tokens of query "
+    "and of key are further apart than they are long: use strides.",
+    (
+        InOut("query", "T", "h", "d"), InOut("key", "T", "h", "d"), Input("cos", "T", "d//2", dtype="float32"),
+        Input("sin", "T", "d//2", dtype="float32"),
+    ),
+)
+VARLEN_ATTENTION = Op(
+    "varlen_attention",
+    "Every token attends to all tokens of its own sequence: sequence s has those from cu_seqlens[s] to cu_seqlens[s + 1] - 1, at most "
+    "max_seqlen. For token t of sequence s and head n: out[t, n] = sum over tokens j of s of p[j] * value[j, n] where p = softmax over j "
+    "of dot(query[t, n], key[j, n]) / sqrt(d). Sums and exponentials in float32 or better; p may be rounded to the dtype of value; round "
+    "out once. Tokens of query, key and value are further apart than they are long: use strides.",
+    (
+        Output("out", "T", "h", "d"), Input("query", "T", "h", "d"), Input("key", "T", "h", "d"), Input("value", "T", "h", "d"),
+        Metadata("cu_seqlens", "S+1"), Scalar("max_seqlen", "int"),
+    ),
+)
+ENCODER_OPS = (LINEAR_BIAS, VARLEN_ATTENTION, ADD_LAYER_NORM, GELU)
+"""Of an encoder layer of the BERT family, over packed sequences."""
+VISION_OPS = (LAYER_NORM, LINEAR_BIAS, ROTATE, VARLEN_ATTENTION, RESIDUAL_LAYER_NORM, GELU_TANH)
+"""Of a block of a vision encoder, over packed images."""
+
