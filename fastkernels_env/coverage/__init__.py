@@ -1,0 +1,1 @@
+"""Which share of the architectures that transformers knows the tasks cover, and what to add next."""
