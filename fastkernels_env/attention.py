@@ -1,7 +1,7 @@
 """What attention tasks share: the float64 oracle over one sequence, ragged lengths, paged caches, and how timed sequences change.
 
 A paged cache is ``k_cache`` and ``v_cache`` ``[P, page, kv, d]`` with the tables ``kv_indptr``, ``kv_indices`` and ``last_page_len`` of
-FlashInfer; a task that has one calls its arguments so. Its sizes ``P`` and ``page`` have these names too.
+FlashInfer; a task that has one calls its arguments so. Its sizes ``B``, ``C``, ``P`` and ``page`` have these names too.
 """
 
 from __future__ import annotations
@@ -13,12 +13,19 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 
 from .rearrange import Entries, Rows
+from .signature import Metadata
 from .types import Regime
 
 if TYPE_CHECKING:
     from .recipes import Draw
     from .task import Value, Workload
 
+PAGE_TABLES = (
+    Metadata("kv_indptr", "B+1", doc="Start of each sequence in kv_indices."),
+    Metadata("kv_indices", "C", doc="Pages of all sequences, one after another."),
+    Metadata("last_page_len", "B", doc="Tokens in the last page of each sequence."),
+)
+"""For `Task.signature`: the tables of ``B`` sequences on a paged cache, with room for ``C`` pages."""
 _SCORES = 1 << 26
 """Scores that the oracle holds at once."""
 

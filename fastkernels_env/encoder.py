@@ -80,16 +80,21 @@ def draw_layers(draw: Draw, sizes: Mapping[str, int], dtype: torch.dtype, sharpe
     }  # fmt: skip
 
 
-def draw_starts(workload: Workload, draw: Draw) -> tuple[torch.Tensor, int]:
-    """Start of every sequence (int32 ``[S + 1]``) and the length of the longest.
+def most_tokens(workload: Workload) -> int:
+    """The length that no sequence exceeds in any draw, of however many sequences: ``spread`` of ``workload.params`` times the mean."""
+    return int(workload.sizes["mean"] * workload.params["spread"])
+
+
+def draw_starts(workload: Workload, draw: Draw) -> torch.Tensor:
+    """Start of every sequence (int32 ``[S + 1]``).
 
     ``workload.params``: ``sigma``, of the logarithms of the lengths; ``spread``, the longest that is possible over the mean.
     """
-    count, mean = workload.sizes["S"], workload.sizes["mean"]
-    lengths = packed_lengths(draw, count, count * mean, workload.params["sigma"], int(mean * workload.params["spread"]))
+    count = workload.sizes["S"]
+    lengths = packed_lengths(draw, count, count * workload.sizes["mean"], workload.params["sigma"], most_tokens(workload))
     starts = torch.zeros(count + 1, dtype=torch.int32)
     starts[1:] = lengths.cumsum(0)
-    return starts.to(draw.device), int(lengths.max()) if count else 0
+    return starts.to(draw.device)
 
 
 def draw_epsilon(workload: Workload, draw: Draw) -> float:

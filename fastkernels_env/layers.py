@@ -1,4 +1,4 @@
-"""Pieces of decoder layers that several tasks share: their inner operations, and what these compute, in float64."""
+"""Pieces of layers (of decoders, encoders, diffusion transformers): their inner operations, and what some compute, in float64."""
 
 from __future__ import annotations
 
@@ -148,4 +148,46 @@ ENCODER_OPS = (LINEAR_BIAS, VARLEN_ATTENTION, ADD_LAYER_NORM, GELU)
 """Of an encoder layer of the BERT family, over packed sequences."""
 VISION_OPS = (LAYER_NORM, LINEAR_BIAS, ROTATE, VARLEN_ATTENTION, RESIDUAL_LAYER_NORM, GELU_TANH)
 """Of a block of a vision encoder, over packed images."""
-
+LAYER_NORM_MODULATE = Op(
+    "layer_norm_modulate",
+    "With m the mean over i of input[n, s, i] and v that of (input[n, s, i] - m)^2: out[n, s, i] = (input[n, s, i] - m) / sqrt(v + "
+    "epsilon) * (1 + scale[n, i]) + shift[n, i]. Compute in float32 or better and round once. Rows of shift and of scale are further "
+    "apart than they are long: use strides.",
+    (
+        Output("out", "B", "T", "H"), Input("input", "B", "T", "H"), Input("shift", "B", "H"), Input("scale", "B", "H"),
+        Scalar("epsilon", "float"),
+    ),
+)
+QK_NORM_ROPE = Op(
+    "qk_norm_rope",
+    "In place, on every head x of query (with w = norm_q) and of key (with w = norm_k): y[i] = x[i] / sqrt(mean over i of x[i]^2 + "
+    "epsilon) * w[i]; then the neighbours (a, b) = (y[2 * i], y[2 * i + 1]) become (a * c[i] - b * z[i], b * c[i] + a * z[i]) for i in "
+    "[0, d/2), with c[i] = cos_sin[t, i] and z[i] = cos_sin[t, d/2 + i]. Compute in float32 and round once. Tokens of query and key are "
+    "further apart than they are long: use strides.",
+    (
+        InOut("query", "B", "T", "h", "d"), InOut("key", "B", "T", "h", "d"), Weight("norm_q", "d"), Weight("norm_k", "d"),
+        Input("cos_sin", "T", "d", dtype="float32", doc="cosines, then sines"), Scalar("epsilon", "float"),
+    ),
+)
+ATTENTION = Op(
+    "attention",
+    "Every token attends to all tokens of its sample, head by head: out[b, t, n] = sum over j of p[j] * value[b, j, n] where p = softmax "
+    "over j of dot(query[b, t, n], key[b, j, n]) / sqrt(d). Sums and exponentials in float32 or better; p may be rounded to the dtype of "
+    "value; round out once. Tokens of query, key and value are further apart than they are long, equally far: use strides.",
+    (Output("out", "B", "T", "h", "d"), *(Input(name, "B", "T", "h", "d") for name in ("query", "key", "value"))),
+)
+GELU_TANH_CONCAT = Op(
+    "gelu_tanh_concat",
+    "out[t, i] = mixed[t, i] for i in [0, H) and out[t, H + i] = g / 2 * (1 + tanh(sqrt(2 / pi) * (g + 0.044715 * g^3))) with g = "
+    "inner[t, i] for i in [0, I). Compute in float32 or better and round once. Rows of inner are further apart than they are long: use "
+    "strides.",
+    (Output("out", "R", "H+I"), Input("mixed", "R", "H"), Input("inner", "R", "I")),
+)
+GATED_RESIDUAL = Op(
+    "gated_residual",
+    "out[b, t, i] = residual[b, t, i] + gate[b, i] * branch[b, t, i]. Compute in float32 or better and round once. Rows of gate are "
+    "further apart than they are long: use strides.",
+    (Output("out", "B", "T", "H"), Input("residual", "B", "T", "H"), Input("branch", "B", "T", "H"), Input("gate", "B", "H")),
+)
+SINGLE_STREAM_OPS = (LINEAR_BIAS, LAYER_NORM_MODULATE, QK_NORM_ROPE, ATTENTION, GELU_TANH_CONCAT, GATED_RESIDUAL)
+"""Of a single-stream block of a diffusion transformer, over samples of equally many tokens."""

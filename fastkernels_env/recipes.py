@@ -1,4 +1,4 @@
-"""Input recipes that tasks share: activations, parameters, sequence lengths, routing.
+"""Input recipes that tasks share: activations, parameters, biases of scores, sequence lengths, routing.
 
 Values matter: zeros or plain normal inputs let wrong kernels pass and make right ones look faster than they are.
 """
@@ -18,6 +18,10 @@ HUGE = 1 << 30
 _BLOCK = 1 << 24
 _ROW_KINDS = 32
 """One row in so many gets each of the treatments of `vary_rows`."""
+_SIDED = 16
+"""Buckets of distances on each side in `Draw.distance_bias`, as T5 has them."""
+_APART = 4
+"""One query in so many of one head has biases out of the ordinary there."""
 
 
 class Draw:
@@ -83,12 +87,13 @@ class Draw:
         if self.regime is Regime.NORMAL or not values.numel() or values.numel() >= HUGE:
             return values
         rows = values.view(-1, values.shape[-1])
-        kinds = torch.randint(_ROW_KINDS, (len(rows),), generator=self.generator, device=self.device)
+        source = self.host if values.is_cuda else self.generator  # a GPU that others use too is waited for whenever it tells something
+        kinds = torch.randint(_ROW_KINDS, (len(rows),), generator=source, device=source.device)
         changes: tuple[Callable[[torch.Tensor], torch.Tensor], ...] = (
             lambda x: x * large, lambda x: x * small, torch.zeros_like, lambda x: x[:, :1].clamp(-large, large).expand_as(x), torch.abs,
         )
         for kind, change in enumerate(changes):
-            chosen = (kinds == kind).nonzero().flatten()
+            chosen = (kinds == kind).nonzero().flatten().to(values.device, non_blocking=True)
             rows[chosen] = change(rows[chosen])
         return values
 
@@ -125,6 +130,24 @@ class Draw:
             chosen = torch.randint(len(rows), (-(-len(rows) // _ROW_KINDS),), generator=self.generator, device=self.device)
             rows[chosen] = rows[chosen].abs()
         return values
+
+    def distance_bias(self, heads: int, length: int, dtype: torch.dtype) -> torch.Tensor:
+        """Biases of attention scores ``[heads, length, length]``, by head, query and key.
+
+        By distance, in buckets that grow, as a T5 learns it; and noise on it, so that a kernel that counts on the pattern fails.
+        Of some queries of one head all biases lie far below zero, and some queries of another look at the first token alone: a softmax
+        without its true maximum comes to nothing or overflows. The `NORMAL` regime has the pattern alone.
+        """
+        distance = torch.arange(length, device=self.device)
+        distance = distance[:, None] - distance
+        bucket = (4 * (1 + distance.abs()).log2()).int().clamp_max(_SIDED - 1) + _SIDED * (distance > 0)
+        learned = self.normal((heads, 2 * _SIDED), torch.float32, 2.0)[:, bucket]
+        if self.regime is not Regime.NORMAL:
+            learned += self.normal(learned.shape, torch.float32)
+            low, high = torch.randint(heads, (2,), generator=self.host).tolist()
+            learned[low, ::_APART] -= 120.0
+            learned[high, ::_APART, :1] += 120.0
+        return learned.to(dtype)
 
     def lengths(self, count: int, median: float, sigma: float, low: int, high: int) -> torch.Tensor:
         """`count` sequence lengths (int64, on the host): log-normal, clipped to [low, high].

@@ -16,6 +16,7 @@ import torch
 from fastkernels_env import Outcome
 from fastkernels_env.judge.cases import make_case
 from fastkernels_env.judge.compare import compare
+from fastkernels_env.judge.drill import Drill
 from fastkernels_env.judge.verify import compare_output
 from fastkernels_env.qualify.judging import judge_without_clock
 from fastkernels_env.registry import load_task, task_folders
@@ -134,6 +135,15 @@ def test_inputs_and_oracle_keep_the_signature(task, regime):
     if regime in (*task.regimes, Regime.NORMAL):
         case = small_case(task, regime)
         assert all(bool(values.isfinite().all()) for values in case.expected.values())
+
+
+@pytest.mark.parametrize("name", ["encoder_layer", "vision_block", "vit_varlen_attention"])
+def test_no_batch_of_the_gate_has_a_sequence_that_is_longer_than_it_says(name):
+    """The gate keeps the numbers of its first case, whatever batch it draws."""
+    drill = Drill(load_task(name), "cpu", "cpu", 3, keep_metadata=False)
+    for size in (None, *drill.sizes):
+        args = drill.case(f"size {size}", size, oracle=False).args
+        assert int(args["cu_seqlens"].diff().max()) <= args["max_seqlen"], size
 
 
 def test_the_oracle_reads_only(task):

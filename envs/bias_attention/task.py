@@ -18,11 +18,6 @@ if TYPE_CHECKING:
     from ...recipes import Draw
     from ...task import Range, Value
 
-SIDED = 16
-"""Buckets of distances on each side, as T5 has them."""
-APART = 4
-"""One query in so many of one head has biases out of the ordinary."""
-
 
 class BiasAttention(Task):
     """Every token attends to the tokens of its sequence, by score plus bias."""
@@ -80,7 +75,7 @@ class BiasAttention(Task):
             "q": draw.vary_rows(draw.activation(shape, dtype, small), 4.0, 1e-2),
             "k": draw.vary_rows(draw.activation(shape, dtype), 2.0, 1e-2),
             "v": draw.vary_rows(draw.activation(shape, dtype), 4.0, 0.1),
-            "bias": _bias(draw, heads, length, dtype),
+            "bias": draw.distance_bias(heads, length, dtype),
             "lengths": lengths.int().to(draw.device),
             "scale": factor * (width**-0.5 if params["scaled"] else 1.0),
         }
@@ -138,24 +133,6 @@ class BiasAttention(Task):
         tokens, longest = int(lengths.sum()), int(lengths.max()) if batch else 0
         elements = 2 * heads * width * (batch * length + tokens) + heads * length * longest
         return Cost(bytes=elements * getattr(torch, workload.dtype).itemsize + 4 * batch, flops=4 * heads * width * length * tokens)
-
-
-def _bias(draw: Draw, heads: int, length: int, dtype: torch.dtype) -> torch.Tensor:
-    """By distance, in buckets that grow, as a T5 learns it; and noise on it, so that a kernel that counts on the pattern fails.
-
-    Of some queries of one head all biases lie far below zero, and some queries of another look at the first token alone: a softmax
-    without its true maximum comes to nothing or overflows.
-    """
-    distance = torch.arange(length, device=draw.device)
-    distance = distance[:, None] - distance
-    bucket = (4 * (1 + distance.abs()).log2()).int().clamp_max(SIDED - 1) + SIDED * (distance > 0)
-    learned = draw.normal((heads, 2 * SIDED), torch.float32, 2.0)[:, bucket]
-    if draw.regime is not Regime.NORMAL:
-        learned += draw.normal(learned.shape, torch.float32)
-        low, high = torch.randint(heads, (2,), generator=draw.host).tolist()
-        learned[low, ::APART] -= 120.0
-        learned[high, ::APART, :1] += 120.0
-    return learned.to(dtype)
 
 
 TASK = BiasAttention()

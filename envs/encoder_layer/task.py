@@ -27,12 +27,13 @@ class EncoderLayer(Task):
     entry = "encoder_layer"
     summary = "Apply one post-norm encoder layer to documents that lie one after another: attention, add and norm, MLP, add and norm."
     semantics = (
-        "Document s has the tokens from cu_seqlens[s] to cu_seqlens[s + 1] - 1, between 1 and max_seqlen; cu_seqlens starts with 0 and "
-        "ends with T. With x = hidden: query, key, value = x . qkv_weight + qkv_bias (h heads of d each; qkv_bias[0] is that of the "
-        "queries); a = attention inside of every document, without a mask, scores times 1 / sqrt(d); y = layer_norm(x + a . o_weight + "
-        "o_bias) with norm_weight[0] and norm_bias[0]; u = gelu(y . up_weight + up_bias), exact (erf); out = layer_norm(y + u . "
-        "down_weight + down_bias) with norm_weight[1] and norm_bias[1]. x . w stands for the sum over k of x[t, k] * w[n, k]. Between the "
-        "operations activations are held in the dtype of the weights. S may be zero. All tensors are contiguous."
+        "Document s has the tokens from cu_seqlens[s] to cu_seqlens[s + 1] - 1, between 1 and max_seqlen, which may be more than the "
+        "longest has; cu_seqlens starts with 0 and ends with T. With x = hidden: query, key, value = x . qkv_weight + qkv_bias (h heads "
+        "of d each; qkv_bias[0] is that of the queries); a = attention inside of every document, without a mask, scores times 1 / "
+        "sqrt(d); y = layer_norm(x + a . o_weight + o_bias) with norm_weight[0] and norm_bias[0]; u = gelu(y . up_weight + up_bias), "
+        "exact (erf); out = layer_norm(y + u . down_weight + down_bias) with norm_weight[1] and norm_bias[1]. x . w stands for the sum "
+        "over k of x[t, k] * w[n, k]. Between the operations activations are held in the dtype of the weights. S may be zero. All "
+        "tensors are contiguous."
     )
     mirrors = "transformers BertLayer / XLMRobertaLayer.forward, vLLM BertLayer.forward, over packed tokens"
     level = "L3"
@@ -45,7 +46,7 @@ class EncoderLayer(Task):
         Input("hidden", "T", "H"),
         Metadata("cu_seqlens", "S+1", doc="start of each document"),
         *encoder.layer_weights(),
-        Scalar("max_seqlen", "int", doc="length of the longest document"),
+        Scalar("max_seqlen", "int", doc="no document is longer"),
         Scalar("epsilon", "float", doc="of both norms"),
     )
     baselines = (
@@ -64,11 +65,11 @@ class EncoderLayer(Task):
         return encoder.completed(sizes)
 
     def inputs(self, workload: Workload, draw: Draw) -> dict[str, Value]:
-        """Values of every argument; ``workload.params``: those of `draw_starts`, and ``eps``, the model's own."""
+        """Values of every argument; ``workload.params``: those of `encoder.draw_starts`, and ``eps``, the model's own."""
         sizes, dtype = workload.sizes, getattr(torch, workload.dtype)
-        starts, longest = encoder.draw_starts(workload, draw)
+        starts = encoder.draw_starts(workload, draw)
         return {
-            "hidden": draw.activation((sizes["T"], sizes["H"]), dtype), "cu_seqlens": starts, "max_seqlen": longest,
+            "hidden": draw.activation((sizes["T"], sizes["H"]), dtype), "cu_seqlens": starts, "max_seqlen": encoder.most_tokens(workload),
             "epsilon": encoder.draw_epsilon(workload, draw), **encoder.draw_layers(draw, sizes, dtype, 4.0),
         }  # fmt: skip
 

@@ -9,9 +9,8 @@ import torch
 
 from ... import encoder
 from ...attention import attend
-from ...layers import LINEAR_BIAS, rms_normed
-from ...ops import Op
-from ...task import LAYER, Baseline, Cost, InOut, Input, Output, Scalar, Task, Weight, Workload
+from ...layers import SINGLE_STREAM_OPS, rms_normed
+from ...task import LAYER, Baseline, Cost, Input, Output, Scalar, Task, Weight, Workload
 
 if TYPE_CHECKING:
     from ...recipes import Draw
@@ -19,47 +18,6 @@ if TYPE_CHECKING:
 
 _AXES = (0, 3, 3)
 """Of d / 16 pairs each, on how many the rope turns by a token's row, and by its column; the rest belong to an axis that is always 0."""
-_MODULATE = Op(
-    "layer_norm_modulate",
-    "With m the mean over i of input[n, s, i] and v that of (input[n, s, i] - m)^2: out[n, s, i] = (input[n, s, i] - m) / sqrt(v + "
-    "epsilon) * (1 + scale[n, i]) + shift[n, i]. Compute in float32 or better and round once. Rows of shift and of scale are further "
-    "apart than they are long: use strides.",
-    (
-        Output("out", "B", "T", "H"), Input("input", "B", "T", "H"), Input("shift", "B", "H"), Input("scale", "B", "H"),
-        Scalar("epsilon", "float"),
-    ),
-)
-_NORM_ROPE = Op(
-    "qk_norm_rope",
-    "In place, on every head x of query (with w = norm_q) and of key (with w = norm_k): y[i] = x[i] / sqrt(mean over i of x[i]^2 + "
-    "epsilon) * w[i]; then the neighbours (a, b) = (y[2 * i], y[2 * i + 1]) become (a * c[i] - b * z[i], b * c[i] + a * z[i]) for i in "
-    "[0, d/2), with c[i] = cos_sin[t, i] and z[i] = cos_sin[t, d/2 + i]. Compute in float32 and round once. Tokens of query and key are "
-    "further apart than they are long: use strides.",
-    (
-        InOut("query", "B", "T", "h", "d"), InOut("key", "B", "T", "h", "d"), Weight("norm_q", "d"), Weight("norm_k", "d"),
-        Input("cos_sin", "T", "d", dtype="float32", doc="cosines, then sines"), Scalar("epsilon", "float"),
-    ),
-)
-_ATTENTION = Op(
-    "attention",
-    "Every token attends to all tokens of its sample, head by head: out[b, t, n] = sum over j of p[j] * value[b, j, n] where p = softmax "
-    "over j of dot(query[b, t, n], key[b, j, n]) / sqrt(d). Sums and exponentials in float32 or better; p may be rounded to the dtype of "
-    "value; round out once. Tokens of query, key and value are further apart than they are long, equally far: use strides.",
-    (Output("out", "B", "T", "h", "d"), *(Input(name, "B", "T", "h", "d") for name in ("query", "key", "value"))),
-)
-_JOIN = Op(
-    "gelu_tanh_concat",
-    "out[t, i] = mixed[t, i] for i in [0, H) and out[t, H + i] = g / 2 * (1 + tanh(sqrt(2 / pi) * (g + 0.044715 * g^3))) with g = "
-    "inner[t, i] for i in [0, I). Compute in float32 or better and round once. Rows of inner are further apart than they are long: use "
-    "strides.",
-    (Output("out", "R", "H+I"), Input("mixed", "R", "H"), Input("inner", "R", "I")),
-)
-_GATE = Op(
-    "gated_residual",
-    "out[b, t, i] = residual[b, t, i] + gate[b, i] * branch[b, t, i]. Compute in float32 or better and round once. Rows of gate are "
-    "further apart than they are long: use strides.",
-    (Output("out", "B", "T", "H"), Input("residual", "B", "T", "H"), Input("branch", "B", "T", "H"), Input("gate", "B", "H")),
-)
 
 
 class FluxBlock(Task):
@@ -83,7 +41,7 @@ class FluxBlock(Task):
     level = "L3"
     category = "vision"
     architectures = ("flux", "chroma")
-    ops = (LINEAR_BIAS, _MODULATE, _NORM_ROPE, _ATTENTION, _JOIN, _GATE)
+    ops = SINGLE_STREAM_OPS
     numerics = LAYER
     signature = (
         Output("out", "B", "T", "H"),

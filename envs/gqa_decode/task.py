@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, ClassVar
 import msgspec
 import torch
 
-from ...attention import attend, cached_lengths, deal_pages, deal_sequences, page_tables, paged, pooled_lengths, tensor, unused_slots
+from ... import attention
+from ...attention import tensor
 from ...rearrange import Rearrangement, Rows
-from ...task import N1, Baseline, Cost, Gate, Input, Metadata, Output, Scalar, Task, Workload
+from ...task import N1, Baseline, Cost, Gate, Input, Output, Scalar, Task, Workload
 from ...types import Regime
 
 if TYPE_CHECKING:
@@ -45,9 +46,7 @@ class GqaDecode(Task):
         Input("q", "B", "q", "d"),
         Input("k_cache", "P", "page", "kv", "d"),
         Input("v_cache", "P", "page", "kv", "d"),
-        Metadata("kv_indptr", "B+1", doc="Start of each sequence in kv_indices."),
-        Metadata("kv_indices", "C", doc="Pages of all sequences, one after another."),
-        Metadata("last_page_len", "B", doc="Tokens in the last page of each sequence."),
+        *attention.PAGE_TABLES,
         Scalar("sm_scale", "float", doc="Scale of the scores."),
     )
     numerics = msgspec.structs.replace(N1, name="N1, lse 1e-3", outputs={"lse": Gate(1e-3, 1e-3)})
@@ -72,7 +71,7 @@ class GqaDecode(Task):
     def inputs(self, workload: Workload, draw: Draw) -> dict[str, Value]:
         batch, pool, page, heads, kv_heads, width = (workload.sizes[name] for name in ("B", "P", "page", "q", "kv", "d"))
         dtype = getattr(torch, workload.dtype)
-        tables = page_tables(workload, draw, pooled_lengths(workload, draw))
+        tables = attention.page_tables(workload, draw, attention.pooled_lengths(workload, draw))
         # Like any parameter the scale is not the obvious one, so that a kernel that derives it from d fails.
         factor = 1.0 if draw.regime is Regime.NORMAL else 0.8 + 0.4 * float(torch.rand((), generator=draw.host))
         return {
@@ -90,18 +89,18 @@ class GqaDecode(Task):
         """
         batch, page = workload.sizes["B"], workload.sizes["page"]
         starts, last = (entries.stacks[name].long() for name in ("kv_indptr", "last_page_len"))
-        dealt = deal_sequences(entries, starts.diff(dim=1) * page + last)
+        dealt = attention.deal_sequences(entries, starts.diff(dim=1) * page + last)
         score_sign, value_sign = entries.signs(batch), entries.signs(batch)
         query = dealt.sets * batch + dealt.sequences
-        pages = deal_pages(workload.sizes, entries, dealt, score_sign, value_sign)
+        pages = attention.deal_pages(workload.sizes, entries, dealt, score_sign, value_sign)
         return Rearrangement({"q": Rows(query, score_sign), **pages}, {"out": Rows(query, value_sign), "lse": Rows(query)})
 
     def oracle(self, args: Mapping[str, Value]) -> dict[str, torch.Tensor]:
         q = tensor(args, "q")
         out = torch.zeros(q.shape, dtype=torch.float64, device=q.device)
         lse = torch.zeros(q.shape[:2], dtype=torch.float64, device=q.device)
-        for b, (keys, values) in enumerate(paged(args)):
-            out[b : b + 1], lse[b : b + 1] = attend(q[b : b + 1], keys, values, float(args["sm_scale"]))
+        for b, (keys, values) in enumerate(attention.paged(args)):
+            out[b : b + 1], lse[b : b + 1] = attention.attend(q[b : b + 1], keys, values, float(args["sm_scale"]))
         return {"out": out, "lse": lse / math.log(2)}
 
     def groups(self, args: Mapping[str, Value]) -> dict[str, dict[str, torch.Tensor]]:
@@ -113,7 +112,7 @@ class GqaDecode(Task):
 
     def unused(self, args: Mapping[str, Value]) -> dict[str, torch.Tensor]:
         """Slots of the caches that hold no token of any sequence, and the rest of the page list."""
-        return unused_slots(args)
+        return attention.unused_slots(args)
 
     def perturbed(self, args: Mapping[str, Value], rng: random.Random) -> dict[str, dict[str, Value]]:
         """The pages in use are dealt out in reverse order."""
@@ -125,7 +124,7 @@ class GqaDecode(Task):
 
     def cost(self, workload: Workload, args: Mapping[str, Value]) -> Cost:
         batch, heads, kv_heads, width = (workload.sizes[name] for name in ("B", "q", "kv", "d"))
-        pages, tokens = int(tensor(args, "kv_indptr")[-1]), int(cached_lengths(args).sum())
+        pages, tokens = int(tensor(args, "kv_indptr")[-1]), int(attention.cached_lengths(args).sum())
         item = getattr(torch, workload.dtype).itemsize
         elements = 2 * tokens * kv_heads * width + 2 * batch * heads * width
         return Cost(bytes=elements * item + 4 * (batch * heads + pages + 2 * batch + 1), flops=4 * heads * width * tokens)

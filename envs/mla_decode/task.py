@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, ClassVar
 import msgspec
 import torch
 
-from ...attention import attend, cached_lengths, deal_pages, deal_sequences, page_tables, paged, pooled_lengths, tensor, unused_slots
+from ... import attention
+from ...attention import tensor
 from ...rearrange import Rearrangement, Rows
-from ...task import N1, Baseline, Cost, Gate, Input, Metadata, Output, Scalar, Task, Workload
+from ...task import N1, Baseline, Cost, Gate, Input, Output, Scalar, Task, Workload
 from ...types import Regime
 
 if TYPE_CHECKING:
@@ -50,9 +51,7 @@ class MlaDecode(Task):
         Input("q_nope", "B", "h", "c", doc="Queries behind the absorbed up-projection of the keys."),
         Input("q_pe", "B", "h", "r", doc="Their rotated part."),
         Input("kv_cache", "P", "page", "c+r", doc="Latent vector, then rotated key, of a token."),
-        Metadata("kv_indptr", "B+1", doc="Start of each sequence in kv_indices."),
-        Metadata("kv_indices", "C", doc="Pages of all sequences, one after another."),
-        Metadata("last_page_len", "B", doc="Tokens in the last page of each sequence."),
+        *attention.PAGE_TABLES,
         Scalar("sm_scale", "float", doc="Scale of the scores."),
     )
     numerics = msgspec.structs.replace(N1, name="N1, lse 1e-3", outputs={"lse": Gate(1e-3, 1e-3)})
@@ -84,7 +83,7 @@ class MlaDecode(Task):
             "q_nope": draw.vary_rows(draw.activation((batch, heads, latent), dtype, 0.3), 4.0, 1e-3),
             "q_pe": draw.vary_rows(draw.activation((batch, heads, rotated), dtype, 0.6), 4.0, 1e-3),
             "kv_cache": draw.activation((pool, page, latent + rotated), dtype),
-            **page_tables(workload, draw, pooled_lengths(workload, draw)),
+            **attention.page_tables(workload, draw, attention.pooled_lengths(workload, draw)),
             "sm_scale": factor * SCALE,
         }
 
@@ -95,10 +94,10 @@ class MlaDecode(Task):
         """
         batch, page = workload.sizes["B"], workload.sizes["page"]
         starts, last = (entries.stacks[name].long() for name in ("kv_indptr", "last_page_len"))
-        dealt = deal_sequences(entries, starts.diff(dim=1) * page + last)
+        dealt = attention.deal_sequences(entries, starts.diff(dim=1) * page + last)
         factor = entries.signs(batch) * entries.powers(batch)
         query = dealt.sets * batch + dealt.sequences
-        pages = deal_pages(workload.sizes, entries, dealt, factor, factor)
+        pages = attention.deal_pages(workload.sizes, entries, dealt, factor, factor)
         asked = Rows(query, 1 / factor)
         tables = {name: pages[name] for name in ("kv_indptr", "kv_indices", "last_page_len")}
         moved: dict[str, Rows | torch.Tensor] = {"q_nope": asked, "q_pe": asked, "kv_cache": pages["k_cache"], **tables}
@@ -108,8 +107,8 @@ class MlaDecode(Task):
         q = torch.cat((tensor(args, "q_nope"), tensor(args, "q_pe")), -1)
         out = torch.zeros(tensor(args, "q_nope").shape, dtype=torch.float64, device=q.device)
         lse = torch.zeros(q.shape[:2], dtype=torch.float64, device=q.device)
-        for b, (keys, values) in enumerate(paged(_as_pair(args))):
-            out[b : b + 1], lse[b : b + 1] = attend(q[b : b + 1], keys, values, float(args["sm_scale"]))
+        for b, (keys, values) in enumerate(attention.paged(_as_pair(args))):
+            out[b : b + 1], lse[b : b + 1] = attention.attend(q[b : b + 1], keys, values, float(args["sm_scale"]))
         return {"out": out, "lse": lse / math.log(2)}
 
     def groups(self, args: Mapping[str, Value]) -> dict[str, dict[str, torch.Tensor]]:
@@ -119,7 +118,7 @@ class MlaDecode(Task):
 
     def unused(self, args: Mapping[str, Value]) -> dict[str, torch.Tensor]:
         """Slots of the cache that hold no token of any sequence, and the rest of the page list."""
-        masks = unused_slots(_as_pair(args))
+        masks = attention.unused_slots(_as_pair(args))
         return {"kv_cache": masks["k_cache"][..., 0], "kv_indices": masks["kv_indices"]}
 
     def perturbed(self, args: Mapping[str, Value], rng: random.Random) -> dict[str, dict[str, Value]]:
@@ -132,7 +131,7 @@ class MlaDecode(Task):
 
     def cost(self, workload: Workload, args: Mapping[str, Value]) -> Cost:
         batch, heads, latent, rotated = (workload.sizes[name] for name in ("B", "h", "c", "r"))
-        pages, tokens = int(tensor(args, "kv_indptr")[-1]), int(cached_lengths(_as_pair(args)).sum())
+        pages, tokens = int(tensor(args, "kv_indptr")[-1]), int(attention.cached_lengths(_as_pair(args)).sum())
         elements = tokens * (latent + rotated) + batch * heads * (2 * latent + rotated)
         moved = elements * getattr(torch, workload.dtype).itemsize + 4 * (batch * heads + pages + 2 * batch + 1)
         return Cost(bytes=moved, flops=2 * heads * (2 * latent + rotated) * tokens)

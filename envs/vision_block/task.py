@@ -30,13 +30,14 @@ class VisionBlock(Task):
     entry = "vision_block"
     summary = "Apply one pre-norm vision block to images whose patches lie one after another: norm, attention with 2-D rope, norm, MLP."
     semantics = (
-        "Image s has the patches from cu_seqlens[s] to cu_seqlens[s + 1] - 1, between 1 and max_seqlen; cu_seqlens starts with 0 and ends "
-        "with T. With x = hidden and n = layer_norm(x) with norm_weight[0] and norm_bias[0]: query, key, value = n . qkv_weight + "
-        "qkv_bias (h heads of d each; qkv_bias[0] is that of the queries); in every head of query and key the pair (a, b) of the channels "
-        "i and d/2 + i becomes (a * cos[t, i] - b * sin[t, i], b * cos[t, i] + a * sin[t, i]); y = x + attention . o_weight + o_bias, "
-        "attention inside of every image without a mask, scores times 1 / sqrt(d); n = layer_norm(y) with norm_weight[1] and "
-        "norm_bias[1]; out = y + gelu_tanh(n . up_weight + up_bias) . down_weight + down_bias. x . w stands for the sum over k of x[t, k] "
-        "* w[n, k]. Between the operations activations are held in the dtype of the weights. S may be zero. All tensors are contiguous."
+        "Image s has the patches from cu_seqlens[s] to cu_seqlens[s + 1] - 1, between 1 and max_seqlen, which may be more than the "
+        "largest has; cu_seqlens starts with 0 and ends with T. With x = hidden and n = layer_norm(x) with norm_weight[0] and "
+        "norm_bias[0]: query, key, value = n . qkv_weight + qkv_bias (h heads of d each; qkv_bias[0] is that of the queries); in every "
+        "head of query and key the pair (a, b) of the channels i and d/2 + i becomes (a * cos[t, i] - b * sin[t, i], b * cos[t, i] + a * "
+        "sin[t, i]); y = x + attention . o_weight + o_bias, attention inside of every image without a mask, scores times 1 / sqrt(d); n = "
+        "layer_norm(y) with norm_weight[1] and norm_bias[1]; out = y + gelu_tanh(n . up_weight + up_bias) . down_weight + down_bias. x . "
+        "w stands for the sum over k of x[t, k] * w[n, k]. Between the operations activations are held in the dtype of the weights. S may "
+        "be zero. All tensors are contiguous."
     )
     mirrors = "vLLM Qwen3_VisionBlock.forward(x, cu_seqlens, rotary_pos_emb_cos, rotary_pos_emb_sin, max_seqlen)"
     level = "L3"
@@ -51,7 +52,7 @@ class VisionBlock(Task):
         Input("cos", "T", "d//2", dtype="float32", doc="of the angles of a patch's row, then of its column"),
         Input("sin", "T", "d//2", dtype="float32"),
         *encoder.layer_weights(),
-        Scalar("max_seqlen", "int", doc="patches of the largest image"),
+        Scalar("max_seqlen", "int", doc="no image is larger"),
         Scalar("epsilon", "float", doc="of both norms"),
     )
     baselines = (
@@ -72,11 +73,11 @@ class VisionBlock(Task):
     def inputs(self, workload: Workload, draw: Draw) -> dict[str, Value]:
         """Values of every argument; ``workload.params``: those of `encoder.draw_starts`; ``base`` of the rope; ``eps``, the model's own."""
         sizes, dtype = workload.sizes, getattr(torch, workload.dtype)
-        starts, longest = encoder.draw_starts(workload, draw)
+        starts = encoder.draw_starts(workload, draw)
         angles = _angles(starts.cpu(), sizes["d"], workload.params["base"], draw).to(draw.device)
         return {
             "hidden": draw.activation((sizes["T"], sizes["H"]), dtype), "cu_seqlens": starts, "cos": angles.cos().float(),
-            "sin": angles.sin().float(), "max_seqlen": longest, "epsilon": encoder.draw_epsilon(workload, draw),
+            "sin": angles.sin().float(), "max_seqlen": encoder.most_tokens(workload), "epsilon": encoder.draw_epsilon(workload, draw),
             **encoder.draw_layers(draw, sizes, dtype, 5.0),
         }  # fmt: skip
 

@@ -52,9 +52,11 @@ def _experts(module: torch.nn.Module, tracer: Tracer, share: Share) -> Callable[
 
 
 def _sorted_experts(module: torch.nn.Module, tracer: Tracer) -> Callable[..., torch.Tensor]:
-    """One product of experts, with rows that are sorted by expert already."""
+    """One product of experts, ``weight [experts, out, in]``, with rows that are sorted by expert already."""
+    width = module.get_parameter("weight").shape[1]
+
     def forward(inputs: torch.Tensor, expert_size: Any) -> torch.Tensor:
-        return _note(module, tracer, inputs, float(inputs.shape[0]), [], int(module.output_size))  # type: ignore[arg-type]
+        return _note(module, tracer, inputs, float(inputs.shape[0]), [], width)
 
     return forward
 

@@ -43,7 +43,7 @@ def gelu(out, input):
 def attend_kernel(
     out, query, key, value, starts, heads, stride, scale, WIDTH: tl.constexpr, D: tl.constexpr, ROWS: tl.constexpr, STEP: tl.constexpr
 ):
-    # One program per block of queries, head and document; most documents are shorter than the longest, for which the grid is made.
+    # One program per block of queries, head and document; most documents are shorter than max_seqlen, for which the grid is made.
     first, head, document = tl.program_id(0) * ROWS, tl.program_id(1), tl.program_id(2)
     begin = tl.load(starts + document)
     length = tl.load(starts + document + 1) - begin

@@ -26,7 +26,7 @@ def varlen_attention(out, query, key, value, cu_seqlens, max_seqlen):
     if query.is_cuda:
         out.copy_(varlen_attn(query, key, value, cu_seqlens, cu_seqlens, max_seqlen, max_seqlen))
         return
-    # FlashAttention over packed tokens exists on GPUs only: images are padded to the longest.
+    # FlashAttention over packed tokens exists on GPUs only: images are padded to the size that none exceeds.
     place = torch.arange(max_seqlen, dtype=torch.int32, device=query.device)
     known = place < cu_seqlens.diff()[:, None]
     rows = (cu_seqlens[:-1, None] + place).clamp_max(query.shape[0] - 1)
