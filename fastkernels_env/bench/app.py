@@ -11,7 +11,7 @@ import typer
 
 from .._arguments import check_log, check_task, default_tasks, load_reward, resolve_device
 from .._terminal import ACCEPTED, OTHER, Problem, display, make_table, tell, write
-from .load_commands import DeviceOption, JsonOption, baselines, chaos, contexts, listed, scaling, throughput
+from .load_commands import AllTasksOption, DeviceOption, JsonOption, baselines, chaos, check_files, contexts, listed, scaling, throughput
 
 if TYPE_CHECKING:
     from .suite import Fixture, Suite
@@ -133,7 +133,7 @@ def alarms(
     device: DeviceOption = "auto",
     count: Annotated[int, typer.Option(min=1, help="Evaluations of each seed.")] = 25,
     effort: Annotated[str, typer.Option(help="full or quick")] = "quick",
-    tasks: Annotated[list[str] | None, typer.Option("--task", help="Only these tasks; without it, all of one rank.")] = None,
+    tasks: AllTasksOption = None,
     files: Annotated[list[str] | None, typer.Option("--file", help="Only seeds in files of this name, such as cpu.cpp.")] = None,
     as_json: JsonOption = False,
 ) -> int:
@@ -141,12 +141,10 @@ def alarms(
     for name in tasks or ():
         check_task(name)
     kind = resolve_device(device)
-    from .alarms import HEADER, Alarm, run_alarms, seeds_on, table
+    from .alarms import HEADER, Alarm, run_alarms, table
 
     names = tasks or default_tasks(kind)
-    known = {file for _, file in seeds_on(kind, names)}
-    if unknown := [file for file in files or () if file not in known]:
-        raise Problem(f"expected a seed's file name, one of {', '.join(sorted(known))}, got {unknown[0]!r}")
+    check_files(kind, names, files or ())
     _check_out(out)
 
     def say(row: Alarm) -> None:

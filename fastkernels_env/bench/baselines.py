@@ -31,6 +31,10 @@ def run_baselines(
 
     Returns:
         The last record of each task.
+
+    Raises:
+        LogError: The log cannot be read, or a record could not be appended to it.
+        ValueError: Unknown effort.
     """
     chosen = _chosen(device, tasks, files)
     sources = {task: load_task(task).seeds()[file] for task, file in chosen.items()}

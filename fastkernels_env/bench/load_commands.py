@@ -2,26 +2,42 @@
 
 from __future__ import annotations
 
+import enum
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from .._arguments import check_log, check_task, default_tasks, load, resolve_device
-from .._terminal import ACCEPTED, OTHER, Problem, tell, write
+from .._terminal import ACCEPTED, FAULT, OTHER, UNUSABLE, Problem, tell, write
+
+if TYPE_CHECKING:
+    from ..types import Evaluation
+
+
+class Effort(enum.StrEnum):
+    """How much an evaluation does."""
+
+    FULL = "full"
+    QUICK = "quick"
+
 
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda")]
-EffortOption = Annotated[str, typer.Option(help="full or quick")]
+EffortOption = Annotated[Effort, typer.Option(help="How much every evaluation does.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 TasksOption = Annotated[list[str] | None, typer.Option("--task", help="Only these tasks; without it, all of one rank.")]
+AllTasksOption = Annotated[
+    list[str] | None, typer.Option("--task", help="Only these tasks; without it, all for whose ranks this host has devices.")
+]
 FilesOption = Annotated[list[str] | None, typer.Option("--file", help="Only seeds in files of this name, such as triton.py.")]
 
 
 def throughput(
     count: Annotated[int, typer.Option(min=1, help="Submissions.")] = 200,
     device: DeviceOption = "auto",
-    effort: EffortOption = "quick",
+    effort: EffortOption = Effort.QUICK,
     judges: Annotated[int | None, typer.Option(help="Processes that judge; as many as cores and memory allow without it.")] = None,
     usual: Annotated[int, typer.Option(min=0, help="How many of them go through a process-per-evaluation loop too.")] = 20,
     alone: Annotated[int, typer.Option(min=0, help="How often every seed is judged alone, to see whether load distorts timing.")] = 3,
@@ -41,7 +57,7 @@ def throughput(
     if usual and wide:
         raise Problem(f"expected tasks of one rank for the usual loop, got {', '.join(wide)}; leave it out with --usual 0")
     try:
-        result = run_throughput(kind, chosen_tasks, chosen, count, effort, judges or "auto", usual, alone, tell, within)
+        result = run_throughput(kind, chosen_tasks, chosen, count, effort.value, judges or "auto", usual, alone, tell, within)
     except RuntimeError as error:
         raise Problem(str(error)) from error
     write(json.dumps(to_builtins(result), indent=1) + "\n" if as_json else "".join(f"{line}\n" for line in lines(result)))
@@ -51,7 +67,7 @@ def throughput(
 def scaling(
     count: Annotated[int, typer.Option(min=1, help="Submissions for every actor.")] = 100,
     device: DeviceOption = "auto",
-    effort: EffortOption = "quick",
+    effort: EffortOption = Effort.QUICK,
     judges: Annotated[int, typer.Option(min=1, help="Processes that judge, of every actor.")] = 1,
     actors: Annotated[list[int] | None, typer.Option("--actors", min=1, help="Actors of a cluster; may be given several times.")] = None,
     tasks: TasksOption = None,
@@ -66,7 +82,7 @@ def scaling(
 
     chosen_tasks, chosen = _seeds(kind, tasks, files)
     try:
-        result = run_scaling(kind, chosen_tasks, chosen, count, effort, judges, actors or [1, 2], tell)
+        result = run_scaling(kind, chosen_tasks, chosen, count, effort.value, judges, actors or [1, 2], tell)
     except (ValueError, TimeoutError) as error:
         raise Problem(str(error)) from error
     write(json.dumps(to_builtins(result), indent=1) + "\n" if as_json else "".join(f"{line}\n" for line in lines(result)))
@@ -120,27 +136,45 @@ def contexts(
 def baselines(
     out: Annotated[Path, typer.Option(help="Log to append to; seeds that it holds as accepted are not judged again.")],
     device: DeviceOption = "auto",
-    effort: EffortOption = "full",
-    tasks: TasksOption = None,
+    effort: EffortOption = Effort.FULL,
+    tasks: AllTasksOption = None,
     files: FilesOption = None,
     render: Annotated[bool, typer.Option("--render", help="Judge nothing: print what the log holds, from whatever device.")] = False,
 ) -> int:
     """Time every baseline of every task beside one seed and print a page of Markdown; exit status 1 if a seed was not accepted."""
     for name in tasks or ():
         check_task(name)
-    from .baselines import brief, latest, page, run_baselines
+    from ..log import LogError
+    from .baselines import latest, page
 
-    if render:
-        if not out.exists():
-            raise Problem(f"expected a log to print, got {str(out)!r}, which does not exist")
-        records = latest(out, tasks or ())
-    else:
-        check_log(out)
-        kind = resolve_device(device)
-        chosen = files or ["triton.py", "cpu.cpp"]
-        records = run_baselines(kind, tasks or default_tasks(kind), chosen, effort, out, lambda record: tell(brief(record)))
+    if render and not out.exists():
+        raise Problem(f"expected a log to print, got {str(out)!r}, which does not exist")
+    try:
+        records = latest(out, tasks or ()) if render else _timed(device, tasks, files, effort, out)
+    except LogError as error:  # of a record that was judged and could not be appended, or of what the user named
+        raise Problem(str(error), UNUSABLE if error.evaluation is None else FAULT) from error
     write("".join(f"{line}\n" for line in page(records)))
     return ACCEPTED if records and all(record.outcome.value == "accepted" for record in records) else OTHER
+
+
+def _timed(device: str, tasks: list[str] | None, files: list[str] | None, effort: Effort, out: Path) -> list[Evaluation]:
+    """The records of the baselines' command."""
+    kind = resolve_device(device)
+    names = tasks or default_tasks(kind)
+    check_files(kind, names, files or ())
+    check_log(out)
+    from .baselines import brief, run_baselines
+
+    return run_baselines(kind, names, files or ["triton.py", "cpu.cpp"], effort.value, out, lambda record: tell(brief(record)))
+
+
+def check_files(kind: str, tasks: Sequence[str], files: Sequence[str]) -> None:
+    """Whether every file name is that of a seed which one of the tasks has for this kind of device."""
+    from .alarms import seeds_on
+
+    known = {file for _, file in seeds_on(kind, tasks)}
+    if unknown := [file for file in files if file not in known]:
+        raise Problem(f"expected a seed's file name, one of {', '.join(sorted(known))}, got {unknown[0]!r}")
 
 
 def _seeds(kind: str, tasks: list[str] | None, files: list[str] | None) -> tuple[list[str], list[str]]:

@@ -1,10 +1,11 @@
-"""Times of baselines: every task once, a page of what was measured, and nothing judged twice."""
+"""Times of baselines: every task once, a page of what was measured, nothing judged twice, and arguments that cannot be used."""
 
 from __future__ import annotations
 
 import pytest
 
 from fastkernels_env.bench.baselines import latest, page, run_baselines
+from fastkernels_env.cli import run
 from fastkernels_env.log import read_log
 
 
@@ -39,3 +40,56 @@ def test_times_are_those_of_the_record(tasks, tmp_path):
     assert cells[1] == str(timing.count)
     assert cells[2].startswith(f"**{timing.baselines['eager']:.1f}")
     assert cells[3].startswith(f"{timing.candidate_us:.1f}")
+
+
+@pytest.fixture
+def refused(tasks, capsys, monkeypatch):
+    """Run the command, which does nothing but say a sentence: exit status and sentence."""
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+
+    def refused(*arguments):
+        status = run(["bench", "baselines", "--device", "cpu", "--task", "right_scale", *map(str, arguments)])
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert err.startswith("fastkernels-env: ")
+        assert err.count("\n") == 1
+        assert "a fault of this program" not in err
+        return status, err
+
+    return refused
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("--effort", "half"), "'half' is not one of 'full', 'quick'"),
+        (("--file", "zzz.cpp"), "expected a seed's file name, one of cpu.cpp, got 'zzz.cpp'"),
+        (("--file", "cpu.cpp", "--file", "cuda.cu"), "expected a seed's file name, one of cpu.cpp, got 'cuda.cu'"),
+        (("--task", "zzz"), "there is no task 'zzz'"),
+        (("--device", "tpu"), "'tpu'"),
+    ],
+)
+def test_unusable_arguments_are_the_users_error(refused, tmp_path, arguments, sentence):
+    out = tmp_path / "log.jsonl"
+    status, said = refused("--out", out, *arguments)
+    assert status == 2
+    assert sentence in said
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("render", [(), ("--render",)])
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ('{"schema_version": 1, "task": "right_sc', "line 1 is torn or no evaluation"),
+        ("a note\n", "line 1 is torn or no evaluation"),
+        ('{"schema_version": 0}\n', "line 1 has schema version 0"),
+    ],
+)
+def test_a_log_that_cannot_be_read_is_the_users_error(refused, tmp_path, text, sentence, render):
+    out = tmp_path / "log.jsonl"
+    out.write_text(text)
+    status, said = refused("--out", out, *render)
+    assert status == 2
+    assert f"{out}: {sentence}" in said
+    assert out.read_text() == text
