@@ -12,8 +12,12 @@ from typing import NamedTuple
 
 import torch
 
+from . import _passes
+
 _CHUNK = {"cpu": 1 << 20, "cuda": 1 << 28}
 """Bytes that are gathered at once: what stays in a core's cache, or what keeps a GPU busy."""
+_MULTIPLIED = frozenset({torch.bfloat16, torch.float16, torch.float32, torch.float64})
+"""What a GPU multiplies as it fills."""
 
 
 class Rows(NamedTuple):
@@ -31,7 +35,7 @@ class Rows(NamedTuple):
     factor: torch.Tensor | None = None
     first: int = 0
 
-    def part(self, slots: slice) -> Rows:
+    def part(self, slots: slice | torch.Tensor) -> Rows:
         """Those of some slots."""
         return Rows(self.source[slots], None if self.factor is None else self.factor[slots], self.first)
 
@@ -121,6 +125,9 @@ def gather(stack: torch.Tensor, rows: Rows) -> torch.Tensor:
 
 def fill(target: torch.Tensor, stack: torch.Tensor, rows: Rows) -> None:
     """Write the units that `rows` names into ``target`` (``[slots, *stack.shape[1:]]``; rows may be further apart than they are long)."""
+    if stack.is_cuda and is_plain(stack, rows) and (lines := _passes.lines_of(target)):
+        _passes.fill(target, stack, rows.source, rows.factor, rows.first, lines)
+        return
     if rows.source.shape[1] == 1 and rows.factor is None and not stack.is_cuda:  # one pass instead of two
         for slot, index in enumerate(rows.source.flatten().tolist()):
             target[slot].copy_(stack[index])
@@ -129,6 +136,11 @@ def fill(target: torch.Tensor, stack: torch.Tensor, rows: Rows) -> None:
     for first in range(0, len(target), step):
         part = rows.part(slice(first, first + step))
         _fill(target[first : first + step], _selected(stack, part), part)
+
+
+def is_plain(stack: torch.Tensor, rows: Rows) -> bool:
+    """Whether these units of a stack can be had in one pass, see `_passes`."""
+    return stack.is_contiguous() and (rows.factor is None or stack.dtype in _MULTIPLIED)
 
 
 def _fill(target: torch.Tensor, values: torch.Tensor, rows: Rows) -> None:

@@ -16,7 +16,7 @@ from rich.text import Text
 from .build import precompile_prelude
 from .judge.cases import Case, derive_seed, make_case
 from .judge.errors import JudgeFault, WorkerError
-from .judge.store import provide
+from .judge.provide import provide, provide_graph
 from .judge.verify import case_layout, run_case, smoke_case
 from .types import BaselineReport, Regime
 
@@ -106,6 +106,8 @@ def _warm_task(judge: Judge, task: Task, say: Callable[[str], None]) -> list[War
             # Not as a death: here no submission can have killed it, so there is no second try.
             judge.baselines.drop(task, baseline, WorkerError(error.summary, error.detail))
         seconds[baseline] = time.perf_counter() - start
+    say(f"{name}: the graph around its operator")
+    provide_graph(judge, task)
     reports: list[BaselineReport] = judge.baselines.reports(task)
     judge.note_warm(task, reports)
     return [Warmed(name, r.name, r.status, seconds.get(r.name, 0.0), r.detail or notes.get(r.name, "")) for r in reports]

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import mmap
 import os
+import pickle
+import shutil
 import stat
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastkernels_env.provisions import CACHES, pack, sealed, unpack
+from fastkernels_env.provisions import CACHES, new_folder, pack, sealed, unpack
 
 NAMES = st.text("abcdefgh0123456789_", min_size=1, max_size=12)
 FILES = st.dictionaries(st.tuples(st.sampled_from(sorted(CACHES.values())), NAMES, NAMES), st.binary(max_size=200), max_size=6)
@@ -52,10 +54,31 @@ def test_a_group_names_its_files_where_they_are(tmp_path):
     """Triton finds a kernel's files by a list of absolute paths."""
     here, there = tmp_path / "here", tmp_path / "there"
     write(here, {("triton", "a", "__grp__kernel.json"): f'{{"child_paths": {{"k": "{here}/triton/a/k"}}}}'.encode(),
-                 ("triton", "a", "k"): f"{here}".encode()})  # fmt: skip
+                 ("triton", "a", "k"): b"1"})  # fmt: skip
     found = unpacked(pack(here), there)
     assert found["triton/a/__grp__kernel.json"] == f'{{"child_paths": {{"k": "{there}/triton/a/k"}}}}'.encode()
-    assert found["triton/a/k"] == f"{here}".encode(), "other files are not touched"
+    assert found["triton/a/k"] == b"1"
+
+
+def test_other_files_name_the_folder_in_as_many_bytes(tmp_path):
+    """A pickle says how long its strings are. So all folders have paths of one length; what cannot be right is not there at all."""
+    here, there, third = (new_folder() for _ in range(3))
+    elsewhere = tmp_path / "elsewhere"
+    try:
+        _name_their_folders(here, there, third, elsewhere)
+    finally:
+        for folder in (here, there, third):
+            shutil.rmtree(folder)
+
+
+def _name_their_folders(here, there, third, elsewhere):
+    assert len(str(here)) == len(str(there))
+    write(here, {("inductor", "a", "graph"): pickle.dumps([str(here), 1]), ("inductor", "a", "plain"): b"2"})
+    found = unpacked(pack(here), there)
+    assert pickle.loads(found["inductor/a/graph"]) == [str(there), 1]
+    assert unpacked(pack(here), elsewhere) == {"inductor/a/plain": b"2"}
+    write(elsewhere, {("inductor", "a", "graph"): pickle.dumps([str(elsewhere), 1])})
+    assert unpacked(pack(elsewhere), third) == {"inductor/a/plain": b"2"}
 
 
 def test_a_library_can_still_be_loaded(tmp_path):

@@ -7,7 +7,6 @@ import itertools
 import os
 import shutil
 import socket
-import tempfile
 import threading
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from ..clock import now
 from ..device import Device
 from ..forkserver import ForkServer, worker_environment
 from ..protocol import MAX_REPLY, Channel, Closed, Ended, Kill, Refused, ServerReply, Spawn, Spawned
-from ..provisions import CACHES
+from ..provisions import CACHES, new_folder
 from ..sandbox.layers import Report, refusal
 from ..task import Task
 from .errors import JudgeFault, LastingFault, WorkerError
@@ -68,7 +67,7 @@ class WorkerHost:
         """
         if task is not None:
             self.check_room(task)
-        scratch = Path(tempfile.mkdtemp(prefix="fastkernels-"))
+        scratch = new_folder()
         try:
             session = self._spawn(scratch, task, trusted, stack, own_caches or not trusted)
         except BaseException:  # an interrupt too: nobody else knows of the folder yet
@@ -120,7 +119,7 @@ class WorkerHost:
             undo.callback(os.close, log)
             environment = self._environment(scratch, scratch if own_caches else self.cache, self.cache if trusted else scratch)
             proved = self.provisions.present  # it took a worker that compiled for the device
-            with worker_end, contextlib.nullcontext(()) if trusted else self.provisions.lent() as provisions:
+            with worker_end, self.provisions.lent() if own_caches else contextlib.nullcontext(()) as provisions:
                 fds = (worker_end.fileno(), *clock.ends, clock.page, *provisions, log)
                 request = Spawn(worker, self.device.kind, str(scratch), environment, trusted, stack, ranks, bool(provisions), proved)
                 reply = self._ask(request, fds)

@@ -75,6 +75,15 @@ class Parts:
             columns = torch.stack([values.sum(0) for values in squares])
             self._columns = columns if self._columns is None else self._columns.add_(columns)
 
+    @property
+    def cell(self) -> int:
+        """Elements of a row that are in the same parts."""
+        return self._cell
+
+    def take(self, cells: torch.Tensor, columns: torch.Tensor) -> None:
+        """All sums at once, as `_passes.errors` gives them."""
+        self._cells, self._columns = [cells], columns if self._rows > 1 else None
+
     def totals(self) -> torch.Tensor:
         """Sums of squared errors, of squares and of squared roundings over the whole output (float64 ``[3]``)."""
         return torch.cat(self._cells, 1).sum(1)

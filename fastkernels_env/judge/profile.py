@@ -298,7 +298,7 @@ class Profiler:
             self.refill(side, count, poison)  # arming runs the calls
 
     def clocked(self, side: Side, sequences: tuple[int, ...], count: int) -> tuple[list[float], list[Written]]:
-        """Run armed sequences that cover a block of `count` calls; their seconds, and what they wrote, by part of the ring.
+        """Run armed sequences that cover a block of `count` calls; their seconds, and what a judged side wrote, by part of the ring.
 
         Raises:
             TimedFailure: An output changed after "done".
@@ -307,7 +307,8 @@ class Profiler:
         with self.turns.alone():
             self.device.settle()
             times, words = side.session.time(sequences, BLOCK_SECONDS, lambda: side.ring.gather(positions))
-        seen = [(part, side.ring.snapshot(part)) for part in side.ring.parts(count)]
+        parts = side.ring.parts(count) if side.answers is not None else ()
+        seen = [(part, side.ring.snapshot(part)) for part in parts]
         if not torch.equal(words, side.ring.gather(positions)):
             raise TimedFailure("outputs changed after the worker had said that it was done", tampered=True)
         return times, seen

@@ -10,13 +10,14 @@ from collections.abc import Sequence
 
 import torch
 
+from .._passes import words
 from ..device import Arena
 from ..protocol import ArgValue, TensorRef
 from ..task import Arg, Role
 from .cases import Case
 from .layout import part_of
 from .sets import Arrangement, InputSets
-from .verify import poison_
+from .verify import poison_, poison_slots_
 
 
 class Ring:
@@ -69,7 +70,7 @@ class Ring:
         for arg in self.sets.task.signature:
             for slots in self.parts(count):
                 if arg.role is Role.OUTPUT:
-                    poison_(self.buffers(arg.name, slots), poison)
+                    poison_slots_(self.buffers(arg.name, slots), poison)
                 elif arg.role in (Role.INPUT, Role.INOUT, Role.METADATA):
                     self.sets.write(arrangement, arg.name, slots, self.buffers(arg.name, slots))
 
@@ -94,7 +95,7 @@ class Ring:
             elements = sum((pick * stride for pick, stride in zip(picks, ref.strides, strict=True)), torch.zeros(count, dtype=torch.int64))
             starts = numbers * self._geometry.stride + ref.offset + ref.rank * self.arena.size
             positions.append((starts + elements * size) // 4)
-        return torch.cat(positions).to(self.sets.device.torch_device)
+        return torch.cat(positions).to(self.sets.device.torch_device, non_blocking=True)
 
     def gather(self, positions: torch.Tensor) -> torch.Tensor:
         """The words at these positions, on the host."""
@@ -106,5 +107,14 @@ class Ring:
             live = self.buffers(arg.name, slots)
             if arg.name not in self._private:
                 self._private[arg.name] = torch.empty((self._geometry.entries, *live.shape[1:]), dtype=live.dtype, device=live.device)
-            self._private[arg.name][slots].copy_(live)
+            copy_slots_(self._private[arg.name][slots], live)
         return {name: copies[slots] for name, copies in self._private.items()}
+
+
+def copy_slots_(target: torch.Tensor, source: torch.Tensor) -> None:
+    """Copy one buffer of many slots (``[slots, ...]``), as fast as memory is read and written."""
+    into, values = words(target), words(source)
+    if into is None or values is None:
+        target.copy_(source)
+    else:
+        into.copy_(values)

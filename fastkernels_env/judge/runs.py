@@ -49,9 +49,9 @@ class Runs:
         ring.refill(profiler.held(side), 0, number % 2)
         times = timed(profiler, side, run, lambda: ring.refill(profiler.held(side), self._slots, number % 2))
         if side.answers is not None:
-            for slot in run:
-                part = slice(slot, slot + 1)
-                side.answers.check(profiler.held(side), part, ring.snapshot(part))
+            copies = [ring.snapshot(slice(slot, slot + 1)) for slot in run]
+            together = {name: torch.cat([each[name] for each in copies]) for name in copies[0]}
+            side.answers.check(profiler.held(side), run, together)
         return times
 
     def _choose(self, length: int, renew: bool) -> list[int]:
@@ -59,7 +59,7 @@ class Runs:
         profiler = self._profiler
         order = torch.randperm(self._slots, generator=profiler.secret)
         if renew:
-            fresh = profiler.rearrange(self._slots, length).kept.cpu()[order]
+            fresh = profiler.rearrange(self._slots, length).kept[order]
             order = torch.cat([order[fresh], order[~fresh]])
         run: list[int] = order[torch.randperm(length, generator=profiler.secret)].tolist()
         return run

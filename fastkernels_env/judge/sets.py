@@ -28,8 +28,8 @@ class Arrangement(NamedTuple):
     """What the slots of a ring hold in one block.
 
     Attributes:
-        order: Set of every slot (int64 ``[entries]``, on the device).
-        kept: Slots that hold their set as it is (bool ``[entries]``).
+        order: Set of every slot (int64 ``[entries]``, on the host).
+        kept: Slots that hold their set as it is (bool ``[entries]``, on the host).
         moved: Contents and answers of all slots.
     """
 
@@ -120,21 +120,21 @@ class InputSets:
             renewed: How many of its sets are drawn anew; a slot that gets one holds it as it is, so that its answer becomes known.
             plain: Every slot holds a set as it is.
         """
-        order, where = self.shuffle(generator), self.device.torch_device
+        order = self.shuffle(generator)
         if plain:
-            return self._plain(order.to(where))
+            return self._plain(order)
         kept = torch.zeros(len(order), dtype=torch.bool)
         chosen = torch.randperm(count, generator=generator)[:renewed]
         kept[chosen] = True
         self.renew(order[chosen].tolist())
         groups = self._groups()
         groups[kept] = len(order) + torch.arange(len(order))[kept]
-        order, kept = order.to(where), kept.to(where)
-        entries = Entries(self.workload.sizes, self._args, order, groups.to(where), kept, self._generator)
+        sets, exchanged, held = (values.to(self.device.torch_device, non_blocking=True) for values in (order, groups, kept))
+        entries = Entries(self.workload.sizes, self._args, sets, exchanged, held, self._generator)
         return Arrangement(order, kept, self.task.rerandomise(self.workload, entries))
 
     def _plain(self, order: torch.Tensor) -> Arrangement:
-        whole = Rows(order[:, None])
+        whole = Rows(order.to(self.device.torch_device, non_blocking=True)[:, None])
         outputs = {arg.name: whole for arg in self.task.outputs}
         return Arrangement(order, torch.ones_like(order, dtype=torch.bool), Rearrangement(dict.fromkeys(self._args, whole), outputs))
 

@@ -7,16 +7,9 @@ import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ..cache import write_atomically
-from ..provisions import pack, sealed
-from .errors import JudgeFault, StepFailed, WorkerError
-
-if TYPE_CHECKING:
-    from .host import WorkerHost
-
-_SECONDS = 60.0
+from ..provisions import sealed
 
 
 class Store:
@@ -40,6 +33,11 @@ class Store:
         write_atomically(self._path, content)
         self.close()
 
+    def drop(self) -> None:
+        """Forget them."""
+        self._path.unlink(missing_ok=True)
+        self.close()
+
     @contextlib.contextmanager
     def lent(self) -> Iterator[tuple[int, ...]]:
         """A descriptor of the provisions, to be handed on; nothing if there are none."""
@@ -60,25 +58,3 @@ class Store:
             if self._descriptor is not None:
                 os.close(self._descriptor)
                 self._descriptor = None
-
-
-def provide(host: WorkerHost, force: bool = False) -> None:
-    """Let the compile stack of a GPU host compile in a trusted worker what it compiles in every other, and keep it.
-
-    Args:
-        host: Whose cache gets it; on a CPU host the stack compiles nothing that takes long.
-        force: Also if the host has it.
-
-    Raises:
-        JudgeFault: No worker could be started, or the compile stack of this host cannot be used.
-    """
-    if host.device.kind != "cuda" or (host.provisions.present and not force):
-        return
-    session = host.spawn(trusted=True, stack=True, own_caches=True)
-    try:
-        session.watch(True, _SECONDS)
-        host.provisions.keep(pack(session.scratch))
-    except (WorkerError, StepFailed) as error:
-        raise JudgeFault(f"the compile stack of this host cannot be used: {error.summary}") from None
-    finally:
-        session.close()

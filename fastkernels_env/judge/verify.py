@@ -7,11 +7,13 @@ before it looks at it.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
+from .._passes import words
 from ..agreement import MOST
 from ..device import Arena, Device
 from ..task import Arg, Gate, Role, Task, dtype_of
@@ -64,6 +66,21 @@ def poison_(view: torch.Tensor, which: int) -> torch.Tensor:
     if view.is_floating_point():
         return view.fill_(_NARROW_POISONS.get(view.dtype, POISONS[which]) if which else POISONS[which])
     return view.fill_((INTEGER_POISONS if view.dtype.itemsize >= 4 else SMALL_INTEGER_POISONS)[which])
+
+
+def poison_slots_(view: torch.Tensor, which: int) -> None:
+    """Fill one output of many slots (``[slots, ...]``) with one of the two poisons, as fast as memory is written."""
+    wide = words(view) if view.dim() else None
+    if wide is None:
+        poison_(view, which)
+    else:
+        wide.fill_(_poison_word(view.dtype, which))
+
+
+@functools.cache
+def _poison_word(dtype: torch.dtype, which: int) -> int:
+    """Eight bytes of a poison."""
+    return int(poison_(torch.empty(8 // dtype.itemsize, dtype=dtype), which).view(torch.int64))
 
 
 def recycle_(view: torch.Tensor, seed: int) -> torch.Tensor:

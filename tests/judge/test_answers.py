@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fastkernels_env.device.cpu import CpuDevice
-from fastkernels_env.judge.answers import Answers, TimedFailure, _repeated
+from fastkernels_env.judge.answers import Answers, TimedFailure, _equal, _repeated
 from fastkernels_env.judge.geometry import Geometry
 from fastkernels_env.judge.sets import InputSets
 from fastkernels_env.rearrange import Rows, gather
@@ -161,11 +161,13 @@ def test_signs_of_zeros_and_roundings_of_subnormals_do_not_make_an_answer_anothe
     same = due.clone()
     same[0, 0] = 0.0
     same[0, 3] = due[0, 3] + tiny * torch.finfo(dtype).eps
-    assert _repeated(same, known, rows).all()
+    assert not _repeated(same, known, rows).any()
+    assert _equal(same[0], due[0])
     for place, other in ((1, due[0, 1] * (1 + 2 * torch.finfo(dtype).eps)), (0, tiny), (2, 0.0)):
         wrong = due.clone()
         wrong[0, place] = other
         assert not _repeated(wrong, known, rows).any()
+        assert not _equal(wrong[0], due[0])
 
 
 @pytest.mark.parametrize("dtype", [torch.int32, torch.int64])

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from fastkernels_env.device.cpu import CpuDevice
 from fastkernels_env.judge.geometry import MAX_CALLS, MIN_CALLS, SPARE, Geometry, plan_ring
 from fastkernels_env.judge.layout import extent_of, view_of
-from fastkernels_env.judge.ring import Ring
+from fastkernels_env.judge.ring import Ring, copy_slots_
 from fastkernels_env.judge.sets import InputSets
-from fastkernels_env.judge.verify import POISONS
+from fastkernels_env.judge.verify import POISONS, poison_, poison_slots_
 from fastkernels_env.registry import load_task
 from fastkernels_env.task import Cost, Role, Workload
 from fastkernels_env.types import Peaks
@@ -246,3 +246,23 @@ def test_large_entries_get_a_short_ring():
     huge = Workload(name="w", device="cpu", dtype="float32", sizes={"T": 30_000, "H": 8192})
     plan = plan_ring(task, huge, Cost(2 * 4 * 30_000 * 8192, 1), PEAKS, device)
     assert plan.calls == 2
+
+
+FLOATS = [torch.float64, torch.float32, torch.bfloat16, torch.float16, torch.float8_e4m3fn]
+INTEGERS = [torch.int64, torch.int32, torch.int8, torch.uint8]
+
+
+@pytest.mark.parametrize("dtype", FLOATS + INTEGERS)
+@pytest.mark.parametrize("which", [0, 1])
+@given(st.integers(1, 3), st.integers(1, 40), st.integers(0, 3), st.integers(0, 17))
+@settings(max_examples=20, deadline=None)
+def test_many_slots_are_poisoned_and_copied_as_one_is_and_nothing_beside_them(dtype, which, slots, width, first, gap):
+    bytes_ = torch.arange(slots * (first + width + gap) * dtype.itemsize, dtype=torch.int64).to(torch.uint8)
+    memory = bytes_.clone().view(dtype).view(slots, first + width + gap)
+    due = memory.clone()
+    poison_slots_(memory[:, first : first + width], which)
+    poison_(due[:, first : first + width], which)
+    assert torch.equal(memory.view(torch.uint8), due.view(torch.uint8))
+    target = bytes_.clone().view(dtype).view(slots, first + width + gap)
+    copy_slots_(target[:, first : first + width], due[:, first : first + width])
+    assert torch.equal(target.view(torch.uint8), due.view(torch.uint8))

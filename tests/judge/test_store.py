@@ -10,7 +10,7 @@ import pytest
 from fastkernels_env.device import open_device
 from fastkernels_env.judge.errors import WorkerRaised
 from fastkernels_env.judge.host import WorkerHost
-from fastkernels_env.judge.store import provide
+from fastkernels_env.judge.provide import provide
 from fastkernels_env.protocol import Load
 from fastkernels_env.provisions import pack
 
