@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 from .ops import Op
@@ -82,6 +84,17 @@ def rotary_table(positions: int, width: int, base: float, device: str) -> torch.
     return torch.cat([angles.cos(), angles.sin()], -1).float().to(device)
 
 
+def pixel_rotary_table(positions: int, across: int, width: int, device: str) -> torch.Tensor:
+    """Cosines, then sines, of every pixel of a grid of rows of `across`: float32 ``[positions, width]`` for heads of `width`.
+
+    Half of the pairs turn by the pixel's row, the others by its column, both spread over [-1, 1], by up to 128 half turns.
+    """
+    place, turns = torch.arange(positions), torch.linspace(1.0, 128.0, width // 4, dtype=torch.float64) * math.pi
+    axes = ((place // across, -(-positions // across)), (place % across, across))
+    angles = torch.cat([torch.outer(torch.linspace(-1.0, 1.0, count, dtype=torch.float64)[at], turns) for at, count in axes], 1)
+    return torch.cat([angles.cos(), angles.sin()], -1).float().to(device)
+
+
 LINEAR_BIAS = Op(
     "linear_bias",
     "out[t, n] = bias[n] + sum over k of input[t, k] * weight[n, k]. Accumulate in float32 or better and round once.",
@@ -154,7 +167,7 @@ LAYER_NORM_MODULATE = Op(
     "epsilon) * (1 + scale[n, i]) + shift[n, i]. Compute in float32 or better and round once. Rows of shift and of scale are further "
     "apart than they are long: use strides.",
     (
-        Output("out", "B", "T", "H"), Input("input", "B", "T", "H"), Input("shift", "B", "H"), Input("scale", "B", "H"),
+        Output("out", "N", "S", "H"), Input("input", "N", "S", "H"), Input("shift", "N", "H"), Input("scale", "N", "H"),
         Scalar("epsilon", "float"),
     ),
 )
@@ -185,9 +198,31 @@ GELU_TANH_CONCAT = Op(
 )
 GATED_RESIDUAL = Op(
     "gated_residual",
-    "out[b, t, i] = residual[b, t, i] + gate[b, i] * branch[b, t, i]. Compute in float32 or better and round once. Rows of gate are "
+    "out[n, s, i] = residual[n, s, i] + gate[n, i] * branch[n, s, i]. Compute in float32 or better and round once. Rows of gate are "
     "further apart than they are long: use strides.",
-    (Output("out", "B", "T", "H"), Input("residual", "B", "T", "H"), Input("branch", "B", "T", "H"), Input("gate", "B", "H")),
+    (Output("out", "N", "S", "H"), Input("residual", "N", "S", "H"), Input("branch", "N", "S", "H"), Input("gate", "N", "H")),
 )
 SINGLE_STREAM_OPS = (LINEAR_BIAS, LAYER_NORM_MODULATE, QK_NORM_ROPE, ATTENTION, GELU_TANH_CONCAT, GATED_RESIDUAL)
 """Of a single-stream block of a diffusion transformer, over samples of equally many tokens."""
+_AXIAL = ("B", "F", "S", "h", "d")
+_FAR = "Frames and clips follow each other without gaps, but tokens of {} are further apart than they are long, equally far: use strides."
+AXIAL_ROPE = Op(
+    "axial_rope",
+    "In place, on every head x of query and key: the neighbours (a, b) = (x[2 * i], x[2 * i + 1]) become (a * c[i] - b * z[i], b * c[i] + "
+    "a * z[i]) for i in [0, d/2), with c[i] = cos_sin[n, i] and z[i] = cos_sin[n, d/2 + i], n the token's frame f if temporal is true, "
+    "else its place s in the frame. Compute in float32 and round once. " + _FAR.format("query and key"),
+    (
+        InOut("query", *_AXIAL), InOut("key", *_AXIAL), Input("cos_sin", "n", "d", dtype="float32", doc="n is F or S; cosines, then sines"),
+        Scalar("temporal", "bool"),
+    ),
+)
+AXIAL_ATTENTION = Op(
+    "axial_attention",
+    "Head by head, token (b, f, s) attends to the tokens (b, f, r) of all places r of its frame if temporal is false, and to the tokens "
+    "(b, g, s) of all frames g <= f if it is true: out is the sum over those of p * value with p = softmax of dot(query, key) / sqrt(d). "
+    "Sums and exponentials in float32 or better; p may be rounded to the dtype of value; round out once. "
+    + _FAR.format("query, key and value"),
+    (Output("out", *_AXIAL), *(Input(name, *_AXIAL) for name in ("query", "key", "value")), Scalar("temporal", "bool")),
+)
+WORLD_OPS = (LINEAR, LINEAR_BIAS, LAYER_NORM_MODULATE, AXIAL_ROPE, AXIAL_ATTENTION, GELU_TANH, GATED_RESIDUAL)
+"""Of a spatio-temporal block of a world model: frames of S tokens, N of them in all B clips."""

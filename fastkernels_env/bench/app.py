@@ -11,7 +11,20 @@ import typer
 
 from .._arguments import check_log, check_task, default_tasks, load_reward, resolve_device
 from .._terminal import ACCEPTED, OTHER, Problem, display, make_table, tell, write
-from .load_commands import AllTasksOption, DeviceOption, JsonOption, baselines, chaos, check_files, contexts, listed, scaling, throughput
+from .load_commands import (
+    AllTasksOption,
+    DeviceOption,
+    Effort,
+    EffortOption,
+    JsonOption,
+    baselines,
+    chaos,
+    check_files,
+    contexts,
+    listed,
+    scaling,
+    throughput,
+)
 
 if TYPE_CHECKING:
     from .suite import Fixture, Suite
@@ -33,7 +46,7 @@ def aa(
     out: Annotated[Path, typer.Option(help="JSONL file; runs that it holds are not repeated.")],
     device: DeviceOption = "auto",
     runs: Annotated[int, typer.Option(help="Runs per task.")] = 20,
-    effort: Annotated[str, typer.Option(help="full or quick")] = "full",
+    effort: EffortOption = Effort.FULL,
     tasks: Annotated[list[str] | None, typer.Option("--task", help="Only these tasks.")] = None,
     baselines: Annotated[list[str] | None, typer.Option("--baseline", help="task=name: skip the search for the best one.")] = None,
 ) -> int:
@@ -42,7 +55,7 @@ def aa(
     from .aa import run_aa
 
     chosen = dict(choice.split("=", 1) for choice in baselines or [])
-    write(run_aa(kind, tasks or default_tasks(kind), runs, effort, chosen, out) + "\n")
+    write(run_aa(kind, tasks or default_tasks(kind), runs, effort.value, chosen, out) + "\n")
     return ACCEPTED
 
 
@@ -108,7 +121,7 @@ def survival(
 def delegation(
     device: DeviceOption = "auto",
     tasks: Annotated[list[str] | None, typer.Option("--task", help="Only these tasks.")] = None,
-    effort: Annotated[str, typer.Option(help="full or quick")] = "full",
+    effort: EffortOption = Effort.FULL,
     as_json: JsonOption = False,
 ) -> int:
     """Submit the baselines' own sources: exit status 1 if one is faster than itself."""
@@ -117,7 +130,7 @@ def delegation(
     kind = resolve_device(device)
     from .delegation import HEADER, line, run_delegation
 
-    rows = run_delegation(kind, tasks or default_tasks(kind), effort, lambda row: tell(" | ".join(line(row))))
+    rows = run_delegation(kind, tasks or default_tasks(kind), effort.value, lambda row: tell(" | ".join(line(row))))
     if as_json:
         from msgspec import to_builtins
 
@@ -132,7 +145,7 @@ def alarms(
     out: Annotated[Path, typer.Option(help="JSONL file; evaluations that it holds are not repeated.")],
     device: DeviceOption = "auto",
     count: Annotated[int, typer.Option(min=1, help="Evaluations of each seed.")] = 25,
-    effort: Annotated[str, typer.Option(help="full or quick")] = "quick",
+    effort: EffortOption = Effort.QUICK,
     tasks: AllTasksOption = None,
     files: Annotated[list[str] | None, typer.Option("--file", help="Only seeds in files of this name, such as cpu.cpp.")] = None,
     as_json: JsonOption = False,
@@ -150,7 +163,7 @@ def alarms(
     def say(row: Alarm) -> None:
         tell(f"{row.task} {row.seed_file} {row.number}: {row.outcome}")
 
-    rows = run_alarms(kind, names, count, effort, out, say, files or ())
+    rows = run_alarms(kind, names, count, effort.value, out, say, files or ())
     if as_json:
         from msgspec import to_builtins
 
