@@ -161,32 +161,59 @@ def read_outline(name: str) -> Outline | None:
 
     Returns:
         None where the source does not say it plainly: there is no such task, the values are computed, or several classes have them.
+        What a signature takes from a module of this package (``*attention.PAGE_TABLES``) is read there.
     """
     path = (_find(split_name(name)[0]) or Path()) / "task.py"
     try:
         body = parse_module(path.read_text()).body
-        found = [_outline(node) for node in body if isinstance(node, ast.ClassDef)]
+        shared = _shared_modules(body)
+        found = [_outline(node, shared) for node in body if isinstance(node, ast.ClassDef)]
     except (OSError, SyntaxError, ValueError, RecursionError):
         return None
     plain = [outline for outline in found if outline]
     return plain[0] if len(plain) == 1 else None
 
 
-def _outline(node: ast.ClassDef) -> Outline | None:
-    values = {
-        target.id: statement.value
-        for statement in node.body if isinstance(statement, ast.Assign)
-        for target in statement.targets if isinstance(target, ast.Name)
+def _shared_modules(body: list[ast.stmt]) -> dict[str, Path]:
+    """Files of the modules that a task takes from this package (``from ... import attention``), by the names it has for them."""
+    return {
+        alias.asname or alias.name: Path(__file__).with_name(f"{alias.name}.py")
+        for node in body if isinstance(node, ast.ImportFrom)
+        if node.module == __package__ or (node.level, node.module) == (3, None)
+        for alias in node.names
     }
+
+
+def _outline(node: ast.ClassDef, shared: dict[str, Path]) -> Outline | None:
+    values = _assigned(node.body)
     if "ops" in values:
         return None
     match values.get("entry"), values.get("signature"):
-        case ast.Constant(value=str(entry)), ast.Tuple(elts=calls):
-            firsts = [call.args[0] if isinstance(call, ast.Call) and call.args else None for call in calls]
-            names = [first.value for first in firsts if isinstance(first, ast.Constant) and isinstance(first.value, str)]
-            if len(names) == len(calls):
-                return Outline(entry, tuple(Input(name) for name in names))
+        case ast.Constant(value=str(entry)), ast.Tuple(elts=elements):
+            names = [name for element in elements for name in _argument_names(element, shared)]
+            if None not in names:
+                return Outline(entry, tuple(Input(name) for name in names if name))
     return None
+
+
+def _assigned(body: list[ast.stmt]) -> dict[str, ast.expr]:
+    return {
+        target.id: statement.value
+        for statement in body if isinstance(statement, ast.Assign)
+        for target in statement.targets if isinstance(target, ast.Name)
+    }
+
+
+def _argument_names(element: ast.expr, shared: dict[str, Path]) -> list[str | None]:
+    """Names of the arguments that one element of a signature stands for; a None among them: not said plainly."""
+    match element:
+        case ast.Call(args=[ast.Constant(value=str(name)), *_]):
+            return [name]
+        case ast.Starred(value=ast.Attribute(value=ast.Name(id=module), attr=attribute)) if module in shared:
+            taken = _assigned(parse_module(shared[module].read_text()).body).get(attribute)
+            if isinstance(taken, ast.Tuple):
+                return [name for part in taken.elts for name in _argument_names(part, {})]
+    return [None]
 
 
 def _builtin_root() -> Path:

@@ -10,7 +10,7 @@ import textwrap
 import gymnasium
 import pytest
 
-from fastkernels_env import Outcome, load_task, register_task
+from fastkernels_env import Outcome, attention, load_task, register_task
 from fastkernels_env.registry import _registered, read_outline, task_folders
 from fastkernels_env.task import TaskError
 
@@ -57,6 +57,11 @@ def test_outlines_say_what_the_tasks_say():
         "class A:\n    entry = 'f'\n",
         "class A:\n    entry = NAME\n    signature = (Input('x'),)\n",
         "class A:\n    entry = 'f'\n    signature = (Input('x'), *shared)\n",
+        "class A:\n    entry = 'f'\n    signature = (Input('x'), *attention.PAGE_TABLES)\n",
+        "import attention\nclass A:\n    entry = 'f'\n    signature = (Input('x'), *attention.PAGE_TABLES)\n",
+        "from ... import attention\nclass A:\n    entry = 'f'\n    signature = (Input('x'), *attention.NO_SUCH_TUPLE)\n",
+        "from ... import attention\nclass A:\n    entry = 'f'\n    signature = (Input('x'), *attention._SCORES)\n",
+        "from ... import no_such_module\nclass A:\n    entry = 'f'\n    signature = (Input('x'), *no_such_module.TABLES)\n",
         "class A:\n    entry = 'f'\n    signature = make()\n",
         "class A:\n    entry = 'f'\n    signature = (Input(NAME),)\n",
         "class A:\n    entry = 'f'\n    signature = (Input('x'),)\nclass B(A):\n    entry = 'g'\n    signature = (Input('x'),)\n",
@@ -70,6 +75,18 @@ def test_what_is_not_plain_has_no_outline(tmp_path, monkeypatch, source):
     monkeypatch.setenv("FASTKERNELS_ENV_PATH", str(tmp_path))
     assert read_outline("task") is None
     assert read_outline("no such task") is None
+
+
+def test_what_a_signature_takes_from_the_package_is_in_its_outline(tmp_path, monkeypatch):
+    (tmp_path / "task").mkdir()
+    (tmp_path / "task" / "task.py").write_text(
+        "from fastkernels_env import attention as tables\n"
+        "class A:\n    entry = 'f'\n    signature = (Output('out'), *tables.PAGE_TABLES, Scalar('scale'))\n"
+    )
+    monkeypatch.setenv("FASTKERNELS_ENV_PATH", str(tmp_path))
+    outline = read_outline("task")
+    assert outline is not None
+    assert [arg.name for arg in outline.entry_signature] == ["out", *(arg.name for arg in attention.PAGE_TABLES), "scale"]
 
 
 def test_a_first_build_starts_before_torch_is_imported_and_judges_as_any_other(tmp_path):
