@@ -130,6 +130,7 @@ TABLE: tuple[Rule, ...] = (
     # Norms.
     Rule("gated_rms_norm", scope="RMSNormGated|GatedRMSNorm|RmsNormGated"),
     Rule("rms_norm", scope="RMSNorm|RmsNorm|^(T5|MT5|UMT5|LongT5|Pop2Piano|Udop|Pix2Struct|SwitchTransformers)LayerNorm"),
+    Rule("rms_norm", scope="L2Norm$"),  # the same with another weight and epsilon
     Rule("rms_norm", ops="_fused_rms_norm"),
     Rule("layer_norm", ops="native_layer_norm"),
     Rule("layer_norm", scope="LayerNorm"),

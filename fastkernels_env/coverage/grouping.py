@@ -20,7 +20,9 @@ _HOSTS = frozenset((
     "group_norm_silu", "fused_experts", "topk_softmax", "grouped_topk",
 ))
 """Kernels bound by memory, into which a compiler draws the elementwise work beside them."""
-_ACTIVATION_CLASS = re.compile("Activation|GELU|SiLU|ReLU|Sigmoid|Tanh|Mish|Swish|Softplus|ELU")
+_ACTIVATION_CLASS = re.compile("Activation|GELU|SiLU|ReLU|Sigmoid|Tanh|Mish|Swish|Softplus|ELU|^gelu[(]")
+_WRITTEN_OUT = re.compile("GELU|ReLUSquared|^gelu[(]")
+"""Modules and functions that make one of the activation task's functions out of other operators."""
 _ACTIVATION = re.compile(ACTIVATIONS)
 
 
@@ -91,9 +93,13 @@ def _gate(calls: Sequence[Call], places: list[Place]) -> list[Place]:
             result[i] = Place(_ACTS_AND_MULS[kind], key[0])
         elif acts[key]:
             result[i] = Place("activation", key[0])
-    return [
-        Place("activation") if p.task == "elementwise" and _ACTIVATION.fullmatch(c.op) else p for c, p in zip(calls, result, strict=True)
-    ]
+    return [_as_activation(call, p) if p.task == "elementwise" else p for call, p in zip(calls, result, strict=True)]
+
+
+def _as_activation(call: Call, where: Place) -> Place:
+    """The place of an elementwise call outside of feed-forward parts: all of a function that is written out is one kernel."""
+    written_out = next((j for j, name in enumerate(call.scopes) if _WRITTEN_OUT.search(name)), None)
+    return Place("activation", written_out) if written_out is not None or _ACTIVATION.fullmatch(call.op) else where
 
 
 def _kind(part: str, op: str) -> str:

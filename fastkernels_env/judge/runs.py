@@ -12,7 +12,7 @@ from typing import Protocol
 
 import torch
 
-from .answers import TimedFailure
+from .answers import Answers, TimedFailure
 from .cases import Case
 from .profile import BLOCK_SECONDS, Profiler
 from .side import Side, blamed
@@ -26,12 +26,78 @@ MOST_SLOTS = 256
 RUN_CALLS = (6, 10)
 """Calls of a run, where there are three times as many slots."""
 
+Copies = list[dict[str, torch.Tensor]]
+"""Private copies of outputs by name, one for each call."""
+
+
+class Sealed:
+    """Calls of one side that are ready to be made, once. What they write is copied at once and compared when nothing is timed.
+
+    Args:
+        profiler: Measures the workload.
+        side: The side.
+        slots: Where the calls are made, in order.
+        poison: Pattern for the outputs of the call that wakes the worker.
+        seal: Fills the ring while every process of the worker is stopped.
+        compare: Verifies what the calls wrote; called if the side is judged.
+    """
+
+    def __init__(
+        self, profiler: Profiler, side: Side, slots: Sequence[int], poison: int, seal: Callable[[], None],
+        compare: Callable[[Answers, Copies], None],
+    ) -> None:
+        self._profiler, self._side, self._slots, self._seal, self._compare = profiler, side, slots, seal, compare
+        self._held, self._spare = profiler.held(side), profiler.sets.geometry.slots
+        self._woken: Copies = []
+        self._copies: Copies = []
+        side.ring.refill(self._held, 0, poison)
+
+    def time(self) -> list[float]:
+        """Microseconds of each call, after a call that wakes the worker and is verified too.
+
+        Raises:
+            TimedFailure: An output changed after the worker had said that it was done.
+            SideError: The worker raised, died or hung.
+        """
+        profiler, side, ring = self._profiler, self._side, self._side.ring
+        positions = ring.secret_words([*self._slots, self._spare], profiler.secret)
+        profiler.turns.give(side.session)
+        with profiler.turns.alone(), blamed(side):
+            profiler.device.settle()
+            sequences = [0, *(1 + slot for slot in self._slots)]
+            times, words = side.session.time(sequences, BLOCK_SECONDS, lambda: ring.gather(positions), self._reveal, len(self._slots))
+        if side.answers is not None:
+            self._copies = [self._copy(slot) for slot in self._slots]
+        if not torch.equal(words, ring.gather(positions)):
+            raise TimedFailure("a sealed output changed after the worker had said that it was done", tampered=True)
+        return [seconds * 1e6 for seconds in times[1:]]
+
+    def _reveal(self) -> None:
+        if self._side.answers is not None:
+            self._woken = [self._copy(self._spare)]
+        self._seal()
+        self._profiler.device.flush()
+        self._profiler.device.settle()
+
+    def _copy(self, slot: int) -> dict[str, torch.Tensor]:
+        return self._side.ring.snapshot(slice(slot, slot + 1))
+
+    def check(self) -> None:
+        """Verify what was written, if the side is judged; before its next calls are made ready.
+
+        Raises:
+            TimedFailure: An output was wrong.
+        """
+        if self._side.answers is not None:
+            self._side.answers.check(self._held, slice(self._spare, self._spare + 1), self._woken[0])
+            self._compare(self._side.answers, self._copies)
+
 
 class Sealer(Protocol):
     """A way to make sealed calls."""
 
-    def time(self, side: Side, number: int) -> list[float]:
-        """Microseconds of the calls that belong to pair `number`, in order."""
+    def ready(self, side: Side, number: int) -> Sealed:
+        """Make ready the calls of a side that belong to pair `number`."""
         ...
 
 
@@ -41,18 +107,16 @@ class Runs:
     def __init__(self, profiler: Profiler, slots: int) -> None:
         self._profiler, self._slots = profiler, slots
 
-    def time(self, side: Side, number: int) -> list[float]:
-        """See `Sealer.time`."""
-        profiler, ring = self._profiler, side.ring
+    def ready(self, side: Side, number: int) -> Sealed:
+        """See `Sealer.ready`."""
+        profiler = self._profiler
         run = self._choose(_length(profiler, self._slots), renew=side.answers is not None)
-        profiler.turns.give(side.session)
-        ring.refill(profiler.held(side), 0, number % 2)
-        times = timed(profiler, side, run, lambda: ring.refill(profiler.held(side), self._slots, number % 2))
-        if side.answers is not None:
-            copies = [ring.snapshot(slice(slot, slot + 1)) for slot in run]
-            together = {name: torch.cat([each[name] for each in copies]) for name in copies[0]}
-            side.answers.check(profiler.held(side), run, together)
-        return times
+        held = profiler.held(side)
+
+        def compare(answers: Answers, copies: Copies) -> None:
+            answers.check(held, run, {name: torch.cat([copy[name] for copy in copies]) for name in copies[0]})
+
+        return Sealed(profiler, side, run, number % 2, lambda: side.ring.refill(held, self._slots, number % 2), compare)
 
     def _choose(self, length: int, renew: bool) -> list[int]:
         """The slots to call. Where it matters the ring is to hold something else first, and these a set drawn anew: nothing known helps."""
@@ -74,25 +138,23 @@ class Drawn:
     def __init__(self, profiler: Profiler, slots: int, *, lone: bool) -> None:
         self._profiler, self._slots, self._lone = profiler, slots, lone
 
-    def time(self, side: Side, number: int) -> list[float]:
-        """See `Sealer.time`."""
-        profiler, ring = self._profiler, side.ring
+    def ready(self, side: Side, number: int) -> Sealed:
+        """See `Sealer.ready`."""
+        profiler = self._profiler
         order = torch.randperm(self._slots, generator=profiler.secret).tolist()
         run = order[: 1 if self._lone else _length(profiler, self._slots)]
         filled = run if self._lone else order  # in a run what is not called must be as new as what is
         cases = {slot: draw(profiler, side, slot, oracle=side.answers is not None and slot in run) for slot in filled}
-        profiler.turns.give(side.session)
-        ring.refill(profiler.held(side), 0, number % 2)
 
         def seal() -> None:
             for slot, case in cases.items():
-                ring.put(slot, case, number % 2)
+                side.ring.put(slot, case, number % 2)
 
-        times = timed(profiler, side, run, seal)
-        if side.answers is not None:
-            for slot in run:
-                side.answers.compare({0: cases[slot]}, ring.snapshot(slice(slot, slot + 1)))
-        return times
+        def compare(answers: Answers, copies: Copies) -> None:
+            for slot, copy in zip(run, copies, strict=True):
+                answers.compare({0: cases[slot]}, copy)
+
+        return Sealed(profiler, side, run, number % 2, seal, compare)
 
 
 def start(profiler: Profiler, candidate: Side, baseline: Side) -> Sealer:
@@ -120,26 +182,3 @@ def draw(profiler: Profiler, side: Side, slot: int, *, oracle: bool) -> Case:
     """An entry that nobody has seen, with the metadata that the slot holds."""
     metadata = profiler.sets.metadata(profiler.held(side), slice(slot, slot + 1))
     return profiler.sets.entry(slot, profiler.sets.draw(slot), {name: values[0] for name, values in metadata.items()}, oracle=oracle)
-
-
-def timed(profiler: Profiler, side: Side, slots: Sequence[int], seal: Callable[[], None]) -> list[float]:
-    """Microseconds of sealed calls in these slots, after a call that wakes the worker and is verified here."""
-    ring, device, spare = side.ring, profiler.device, profiler.sets.geometry.slots
-    positions = ring.secret_words([*slots, spare], profiler.secret)
-    woken: list[dict[str, torch.Tensor]] = []
-
-    def last() -> None:
-        woken.append(ring.snapshot(slice(spare, spare + 1)))
-        seal()
-        device.flush()
-        device.settle()
-
-    with profiler.turns.alone(), blamed(side):
-        device.settle()
-        sequences = [0, *(1 + slot for slot in slots)]
-        times, words = side.session.time(sequences, BLOCK_SECONDS, lambda: ring.gather(positions), last, len(slots))
-    if not torch.equal(words, ring.gather(positions)):
-        raise TimedFailure("a sealed output changed after the worker had said that it was done", tampered=True)
-    if side.answers is not None:
-        side.answers.check(profiler.held(side), slice(spare, spare + 1), woken[0])
-    return [seconds * 1e6 for seconds in times[1:]]

@@ -145,8 +145,11 @@ def _sample(profiler: Profiler, how: runs.Sealer, candidate: Side, baseline: Sid
     ends, inside = _two_series(profiler, candidate, baseline)
     start = now()
     for number in range(MOST_PAIRS):
-        for side in (candidate, baseline) if number % 2 == 0 else (baseline, candidate):
-            times = how.time(side, number)
+        calls = {side: how.ready(side, number) for side in ((candidate, baseline) if number % 2 == 0 else (baseline, candidate))}
+        with profiler.turns.alone():
+            timed = {side: pending.time() for side, pending in calls.items()}
+        for side, times in timed.items():
+            calls[side].check()
             ends.add(side, [(times[0] + times[-1]) / 2])
             inside.add(side, times[1:-1])
         if number + 1 < LEAST_PAIRS:

@@ -167,7 +167,10 @@ def _contest(profiler: Profiler, arenas: list[Arena], candidate: Entrant, contes
     first, *others = sides
     best = next(side for side in others if side.name == best_baseline({side.name: side.samples_us for side in others}))
     sealing = seal(profiler, first, best)
-    eager = (profiler.eager(first), profiler.eager(best)) if profiler.device.graph else None
+    eager = None
+    if profiler.device.graph:
+        with profiler.turns.alone() if profiler.device.dear_alone else contextlib.nullcontext():
+            eager = profiler.eager(first), profiler.eager(best)
     return _Seen(sides, best, sealing, profiler.clocks, eager, tuple(placements))
 
 

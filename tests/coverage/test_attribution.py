@@ -25,6 +25,7 @@ def call(op, *scopes, **facts):
     (call("mm", "MixtralSparseMoeBlock", "MixtralTopKRouter", rows=64), "decode", "linear_decode"),
     (call("topk", "MixtralSparseMoeBlock", "MixtralTopKRouter"), "decode", "topk_softmax"),
     (call("pow", "LlamaDecoderLayer", "LlamaRMSNorm"), "decode", "rms_norm"),
+    (call("pow", "DoryDecoderLayer", "DoryL2Norm", "_norm()"), "decode", "rms_norm"),
     (call("native_layer_norm", "LayerNorm"), "batch", "layer_norm"),
     (call("mul", "LlamaAttention", "apply_rotary_pos_emb()"), "decode", "rope"),
     (call("mul", "Qwen2VLAttention", "apply_multimodal_rotary_pos_emb()"), "decode", "mrope"),

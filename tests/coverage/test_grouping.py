@@ -52,6 +52,14 @@ def test_a_gated_activation_is_one_kernel_and_a_plain_one_has_another_name():
     assert only(written_out, "batch").task == "activation"  # its product is no gate
 
 
+@pytest.mark.parametrize("scopes", [("AlbertLayer", "NewGELUActivation"), ("EsmIntermediate", "gelu()"), ("Layer", "QuickGELUActivation")])
+def test_an_activation_that_is_written_out_is_one_kernel(scopes):
+    parts = [call("mul", [0], [1], *scopes), call("erf", [1], [2], *scopes), call("mul", [0, 2], [3], *scopes)]
+    kernel = only(parts, "batch")
+    assert (kernel.task, kernel.bytes) == ("activation", 2 * N)
+    assert [k.task for k in kernels_of([call("mul", [0], [1], scopes[0], "Snake")], "batch")] == ["elementwise"]
+
+
 def test_a_convolution_takes_its_epilogue():
     facts = {"dims": 2, "groups": 1, "channels": 64, "points": 9}
     calls = [
