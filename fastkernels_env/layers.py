@@ -48,6 +48,11 @@ DECODER_OPS = (RMS_NORM, LINEAR, ROPE, DECODE_ATTENTION, SILU_AND_MUL)
 """Of a decoder layer of the Llama family at decode."""
 
 
+def modulated(x: torch.Tensor, epsilon: float, shift: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    """Layer norm of `x` without weights, times one plus the scale, plus the shift (adaptive layer norm)."""
+    return torch.nn.functional.layer_norm(x, x.shape[-1:], eps=epsilon) * (1 + scale) + shift
+
+
 def rms_normed(x: torch.Tensor, weight: torch.Tensor, epsilon: float) -> torch.Tensor:
     """Root-mean-square normalised rows (last dimension) of `x`, float64, times `weight`."""
     return x * (x.square().mean(-1, keepdim=True) + epsilon).rsqrt() * weight.double()

@@ -69,6 +69,13 @@ def parts(args: Mapping[str, Value], dtype: torch.dtype = torch.float64) -> Iter
         yield Part(tiles, own, opacity, left, torch.where(left > LEFT, shown * left / (1 - shown), 0.0))
 
 
+def untiled(tiles: torch.Tensor, args: Mapping[str, Value]) -> torch.Tensor:
+    """Images ``[C, H, W, D]`` of tiles ``[C * h * w, 256, D]``, without what reaches beyond them."""
+    (cameras, rows, columns), channels = tensor(args, "isect_offsets").shape, tiles.shape[-1]
+    image = tiles.view(cameras, rows, columns, SIDE, SIDE, channels).transpose(2, 3).reshape(cameras, rows * SIDE, columns * SIDE, channels)
+    return image[:, : int(args["image_height"]), : int(args["image_width"])]
+
+
 def undecided(args: Mapping[str, Value]) -> torch.Tensor:
     """Which Gaussians (bool ``[C * N]``) some pixel sees so near to a bound that roundings could decide."""
     near = torch.zeros(tensor(args, "opacities").numel(), dtype=torch.bool, device=tensor(args, "opacities").device)

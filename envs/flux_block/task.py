@@ -9,7 +9,7 @@ import torch
 
 from ... import encoder
 from ...attention import attend
-from ...layers import SINGLE_STREAM_OPS, rms_normed
+from ...layers import SINGLE_STREAM_OPS, modulated, rms_normed
 from ...task import LAYER, Baseline, Cost, Input, Output, Scalar, Task, Weight, Workload
 
 if TYPE_CHECKING:
@@ -103,8 +103,7 @@ class FluxBlock(Task):
         x, epsilon, (batch, tokens, width) = given["hidden"], float(args["epsilon"]), given["hidden"].shape
         modulation = encoder.linear(torch.nn.functional.silu(given["vec"]), given["mod_weight"], given["mod_bias"])
         shift, scale, gate = modulation[:, None].chunk(3, -1)
-        normed = torch.nn.functional.layer_norm(x, (width,), eps=epsilon) * (1 + scale) + shift
-        projected = encoder.linear(normed, given["linear1_weight"], given["linear1_bias"])
+        projected = encoder.linear(modulated(x, epsilon, shift, scale), given["linear1_weight"], given["linear1_bias"])
         head = given["norm_q"].shape[0]
         query, key, value = projected[..., : 3 * width].reshape(batch, tokens, 3, width // head, head).unbind(2)
         cos, sin = given["cos_sin"][:, None].chunk(2, -1)

@@ -10,7 +10,7 @@ import torch
 
 from ...attention import tensor
 from ...rearrange import Rearrangement, Rows
-from ...splats import SIDE, parts, tile_lists, undecided
+from ...splats import SIDE, parts, tile_lists, undecided, untiled
 from ...task import Baseline, Cost, Input, Output, Scalar, Task, Workload
 from ...types import Regime
 
@@ -62,9 +62,7 @@ class GaussianRasterize(Task):
         "cpu": {"C": (1, 3), "H": (1, 60), "W": (1, 80), "per": (1, 20), "list": (1, 30)},
         "cuda": {"C": (1, 4), "H": (1, 800), "W": (1, 1200), "per": (1, 60), "list": (1, 200)},
     }
-    variants: ClassVar[Mapping[str, tuple[Mapping[str, int], ...]]] = {
-        device: ({"D": 4}, {"D": 1}, {"D": 9}) for device in ("cpu", "cuda")
-    }
+    variants: ClassVar[Mapping[str, tuple[Mapping[str, int], ...]]] = dict.fromkeys(("cpu", "cuda"), ({"D": 4}, {"D": 1}, {"D": 9}))
     batch = "C"
 
     def complete(self, sizes: Mapping[str, int]) -> dict[str, int]:
@@ -119,19 +117,16 @@ class GaussianRasterize(Task):
         )
 
     def oracle(self, args: Mapping[str, Value]) -> dict[str, torch.Tensor]:
-        (cameras, rows, columns), colors = tensor(args, "isect_offsets").shape, tensor(args, "colors").double().flatten(0, 1)
+        colors = tensor(args, "colors").double().flatten(0, 1)
         known = torch.cat([colors, torch.ones_like(colors[:, :1])], 1)
-        image = known.new_zeros(cameras * rows * columns, SIDE**2, known.shape[1])
+        image = known.new_zeros(tensor(args, "isect_offsets").numel(), SIDE**2, known.shape[1])
         for part in parts(args):
             image[part.tiles] = part.weight.transpose(1, 2) @ known[part.ids]
-        image = image.view(cameras, rows, columns, SIDE, SIDE, known.shape[1]).transpose(2, 3)
-        image = image.reshape(cameras, rows * SIDE, columns * SIDE, known.shape[1])
-        image = image[:, : int(args["image_height"]), : int(args["image_width"])]
+        image = untiled(image, args)
         return {"render_colors": image[..., :-1].contiguous(), "render_alphas": image[..., -1:].contiguous()}
 
     def groups(self, args: Mapping[str, Value]) -> dict[str, dict[str, torch.Tensor]]:
-        pixels = int(args["image_height"]) * int(args["image_width"])
-        camera = torch.arange(tensor(args, "isect_offsets").shape[0]).repeat_interleave(pixels)
+        camera = torch.arange(len(tensor(args, "isect_offsets"))).repeat_interleave(int(args["image_height"]) * int(args["image_width"]))
         return {"render_colors": {"camera": camera}, "render_alphas": {"camera": camera}}
 
     def perturbed(self, args: Mapping[str, Value], rng: random.Random) -> dict[str, dict[str, Value]]:

@@ -9,7 +9,7 @@ import torch
 
 from ... import encoder
 from ...attention import attend, tensor
-from ...layers import WORLD_OPS, pixel_rotary_table, rotary_table
+from ...layers import WORLD_OPS, modulated, pixel_rotary_table, rotary_table
 from ...task import LAYER, Baseline, Cost, Input, Output, Scalar, Task, Weight, Workload
 
 if TYPE_CHECKING:
@@ -105,17 +105,13 @@ class OasisBlock(Task):
 
     def oracle(self, args: Mapping[str, Value]) -> dict[str, torch.Tensor]:
         given = {name: torch.as_tensor(value).double() for name, value in args.items()}
-        x, active = given["hidden"], torch.nn.functional.silu(given["vec"])[:, :, None]
-
-        def modulated(x: torch.Tensor, shift: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-            return torch.nn.functional.layer_norm(x, x.shape[-1:], eps=float(args["epsilon"])) * (1 + scale) + shift
-
+        x, active, epsilon = given["hidden"], torch.nn.functional.silu(given["vec"])[:, :, None], float(args["epsilon"])
         for half, table in enumerate((given["space_cos_sin"][:, None], given["time_cos_sin"][:, None, None])):
             own = {name: value[half] for name, value in given.items() if name.endswith(("weight", "bias"))}
             modulation = encoder.linear(active, own["mod_weight"], own["mod_bias"]).chunk(6, -1)
-            mixed = _attended(modulated(x, *modulation[:2]) @ own["qkv_weight"].T, table, half == 1)
+            mixed = _attended(modulated(x, epsilon, *modulation[:2]) @ own["qkv_weight"].T, table, half == 1)
             x = x + modulation[2] * encoder.linear(mixed, own["o_weight"], own["o_bias"])
-            inner = encoder.linear(modulated(x, *modulation[3:5]), own["up_weight"], own["up_bias"])
+            inner = encoder.linear(modulated(x, epsilon, *modulation[3:5]), own["up_weight"], own["up_bias"])
             inner = torch.nn.functional.gelu(inner, approximate="tanh")
             x = x + modulation[5] * encoder.linear(inner, own["down_weight"], own["down_bias"])
         return {"out": x}
