@@ -98,8 +98,9 @@ def _check(task: Task, path: Path, row: Workload) -> None:
         raise TaskError(f"{where}: expected sizes of at least 0, and {task.batch} of at least 1, got {row.sizes}")
     if row.device not in task.ragged:
         raise TaskError(f"{where} is for {row.device!r}; the task has {' and '.join(sorted(task.ragged))}")
-    if row.dtype not in task.numerics.gates:
-        raise TaskError(f"{where} has dtype {row.dtype!r}; the task knows {', '.join(sorted(task.numerics.gates))}")
+    dtypes = {workload.dtype for workload in own} | set(task.numerics.gates)  # its own: those of indices have no bounds
+    if row.dtype not in dtypes:
+        raise TaskError(f"{where} has dtype {row.dtype!r}; the task knows {', '.join(sorted(dtypes))}")
     for name in sorted(strides & set(row.sizes)):
         _check_stride(task, where, row, name)
 

@@ -14,8 +14,8 @@ from .._terminal import ACCEPTED, NAME, OTHER, Problem, display, make_table, tel
 if TYPE_CHECKING:
     from ..statements import Workload
     from .facts import Facts
-    from .matching import Layout
     from .observation import Observation
+    from .ops import Layout
     from .rows import Origin
     from .situations import Situation
 
@@ -46,8 +46,8 @@ def capture(
     if device not in ("cpu", "cuda"):
         raise Problem(f"expected --device to be cpu or cuda, got {device!r}")
     from .facts import FactsError
-    from .matching import Layout
     from .models import ModelsMissing
+    from .ops import Layout
     from .script import ScriptError
     from .traffic import TrafficError
 

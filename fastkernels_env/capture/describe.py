@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from . import matching, values
-from .matching import Op, TensorSpec
+from .ops import Op, TensorSpec
 
 FUSED: Mapping[str, tuple[str, ...]] = {
     "qkv": ("q_proj", "k_proj", "v_proj"), "gate-up": ("gate_proj", "up_proj"), "w13": ("w1", "w3"),
@@ -58,7 +58,16 @@ def kind_of(module: nn.Module) -> str:
         case "experts":
             wide = [getattr(module, name, None) for name in ("gate_up_proj", "down_proj")]
             return kind if all(isinstance(p, torch.Tensor) and p.dim() == 3 for p in wide) else ""
+        case "mlp":
+            return kind if _is_gated(module) else ""
     return kind
+
+
+def _is_gated(module: nn.Module) -> bool:
+    """Whether a module is a gated MLP with SiLU and no biases, as `llama_mlp` is."""
+    layers = [getattr(module, name, None) for name in ("gate_proj", "up_proj", "down_proj")]
+    plain = all(isinstance(getattr(layer, "weight", None), torch.Tensor) and getattr(layer, "bias", None) is None for layer in layers)
+    return plain and "SiLU" in type(getattr(module, "act_fn", None)).__name__
 
 
 @lru_cache(maxsize=256)
@@ -92,6 +101,24 @@ def linear(modules: Sequence[nn.Module], x: torch.Tensor, name: str, path: str) 
     return Op(op="linear", module=type(modules[0]).__name__, path=path, tensors={"input": spec(x), "weight": weight}, part=name)
 
 
+def mlp(module: nn.Module, x: torch.Tensor, path: str) -> Op:
+    """A gated MLP as a whole."""
+    down = getattr(module, "down_proj", None)
+    assert isinstance(down, nn.Module)
+    tensors = {"input": spec(x), "down": spec(parameter(down, "weight"))}
+    return Op(op="mlp", module=type(module).__name__, path=path, tensors=tensors)
+
+
+def router(module: nn.Module, x: torch.Tensor, path: str) -> Op | None:
+    """The choice that a router makes of experts for tokens ``[..., H]``; None unless it is by a softmax over all of them."""
+    top_k = getattr(module, "top_k", None)
+    if not isinstance(top_k, int) or not _has_text(cast("Hashable", type(module)), ("softmax",)):
+        return None
+    logits = TensorSpec((*map(int, x.shape[:-1]), parameter(module, "weight").shape[0]), spec(x).dtype)
+    numbers = {"top_k": float(top_k), "renormalize": float(getattr(module, "norm_topk_prob", True))}
+    return Op(op="router", module=type(module).__name__, path=path, tensors={"input": logits}, numbers=numbers)
+
+
 def experts(module: nn.Module, inputs: Sequence[torch.Tensor], path: str) -> Op:
     """Three tensors: tokens ``[T, H]``, ids and weights ``[T, k]`` (in either order)."""
     chosen = next((t for t in inputs[1:] if not t.is_floating_point()), inputs[1])
@@ -104,8 +131,14 @@ def experts(module: nn.Module, inputs: Sequence[torch.Tensor], path: str) -> Op:
 
 def _has_heads(module: nn.Module) -> bool:
     """Whether a module says how its heads are laid out, as those of `transformers` do. Of others the functions inside are seen."""
-    width, groups = getattr(module, "head_dim", None), getattr(module, "num_key_value_groups", None)
-    return isinstance(width, int) and isinstance(groups, int) and hasattr(getattr(module, "o_proj", None), "weight")
+    groups = getattr(module, "num_key_value_groups", None)
+    return _head_width(module) > 0 and isinstance(groups, int) and hasattr(getattr(module, "o_proj", None), "weight")
+
+
+def _head_width(module: nn.Module) -> int:
+    """Channels of a head of the values, which those of latent attention state apart; 0 if the module does not say."""
+    widths = [getattr(module, name, None) for name in ("v_head_dim", "head_dim")]
+    return next((width for width in widths if isinstance(width, int)), 0)
 
 
 def rope(module: nn.Module, query: torch.Tensor, key: torch.Tensor, cos: torch.Tensor, path: str) -> Op:
@@ -113,11 +146,12 @@ def rope(module: nn.Module, query: torch.Tensor, key: torch.Tensor, cos: torch.T
     config = getattr(module, "config", None)
     parameters = getattr(config, "rope_parameters", None) or {}
     width, turned = query.shape[-1], cos.shape[-1]
-    normed = any(hasattr(module, name) for name in ("q_norm", "query_norm", "q_layernorm"))
+    norms = [getattr(module, name) for name in ("q_norm", "query_norm", "q_layernorm") if hasattr(module, name)]
+    by_head = any(isinstance(n, nn.Module) and kind_of(n) == "rms_norm" and parameter(n, "weight").shape[0] == width for n in norms)
     numbers = {
         "rotary": float(width if 2 * turned == width else turned), "theta": float(parameters.get("rope_theta", 10000.0)),
         "neox": float(not _interleaved(type(module).__module__)), "positions": float(getattr(config, "max_position_embeddings", 8192)),
-        "packed": float(not normed),
+        "packed": float(not norms), "normed": float(by_head),
     }
     return Op(op="rope", module=type(module).__name__, path=path, tensors={"query": spec(query), "key": spec(key)}, numbers=numbers)
 
@@ -133,22 +167,28 @@ def attention(module: nn.Module, hidden: torch.Tensor, path: str) -> Op | None:
     """The attention of a `transformers` module on hidden states ``[batch, length, H]``; None if that is not their form."""
     if hidden.dim() != 3:
         return None
-    width, groups, output = module.head_dim, module.num_key_value_groups, module.o_proj
-    assert isinstance(width, int)
+    width, groups, output = _head_width(module), module.num_key_value_groups, module.o_proj
     assert isinstance(groups, int)
     assert isinstance(output, nn.Module)
     heads = parameter(output, "weight").shape[1] // width
     query = TensorSpec((hidden.shape[0], heads, hidden.shape[1], width), spec(hidden).dtype)
-    latent = any(hasattr(module, name) for name in ("kv_lora_rank", "kv_a_proj_with_mqa"))
-    special = latent or hasattr(module, "sinks") or bool(getattr(module, "sliding_window", None))
-    numbers = {"kv_heads": float(heads // groups), "plain": float(not special)}
+    latent = int(getattr(module, "kv_lora_rank", 0))
+    numbers = {
+        "kv_heads": float(heads // groups), "window": float(getattr(module, "sliding_window", None) or 0),
+        "sinks": float(hasattr(module, "sinks")), "latent": float(latent), "turned": float(getattr(module, "qk_rope_head_dim", 0)),
+        "causal": float(getattr(module, "is_causal", True)), "cached": 1.0,
+        "known": float(latent > 0 or not hasattr(module, "kv_a_proj_with_mqa")),
+    }
     return Op(op="attention", module=type(module).__name__, path=path, tensors={"query": query}, numbers=numbers)
 
 
-def scaled_dot_product(query: torch.Tensor, key: torch.Tensor, path: str) -> Op:
-    """Of ``torch.nn.functional.scaled_dot_product_attention``: ``[..., heads, length, d]``."""
+def scaled_dot_product(query: torch.Tensor, key: torch.Tensor, masked: bool, causal: bool, path: str) -> Op:
+    """Of ``torch.nn.functional.scaled_dot_product_attention``: ``[..., heads, length, d]``. What a mask lets through is not known."""
     shape = (1,) * (4 - query.dim()) + tuple(map(int, query.shape))
-    numbers = {"kv_heads": float(key.shape[-3] if key.dim() > 2 else 1)}
+    numbers = {
+        "kv_heads": float(key.shape[-3] if key.dim() > 2 else 1), "causal": float(causal),
+        "known": float(not masked and (query.shape[-2] in (1, key.shape[-2]))),
+    }
     tensors = {"query": TensorSpec(shape, spec(query).dtype)}
     return Op(op="attention", module="scaled_dot_product_attention", path=path, tensors=tensors, numbers=numbers)
 

@@ -10,7 +10,7 @@ import msgspec
 import torch
 
 from . import values
-from .matching import Op
+from .ops import Op
 from .situations import Batch, fit
 
 _MOST_LOOKED_AT = 8
@@ -132,8 +132,10 @@ class Book:
 def _within(op: Op, batch: Batch) -> Op:
     """An op with what it needs to know about its step."""
     numbers, tensors = dict(op.numbers), op.tensors
-    if op.op == "rope":
+    if op.op in ("rope", "attention"):
         numbers["sequences"] = float(batch.sequences)
+    if op.op == "attention":
+        numbers["rows"] = float(batch.tokens)
     if op.op == "attention" and batch.context is not None:
         numbers |= msgspec.structs.asdict(batch.context)
         if batch.kind == "mixed":  # attention runs apart for those that have one token

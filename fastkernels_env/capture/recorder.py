@@ -21,9 +21,9 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from torch.utils.weak import WeakIdKeyDictionary
 
 from . import describe, matching
-from .matching import Op
 from .modes import Functions, Operators
 from .observation import Book, Observation
+from .ops import Op
 from .situations import Batch
 
 _ROTATE = "apply_rotary_pos_emb"
@@ -147,6 +147,8 @@ class Recorder:
                 self._add(op, {"input": x})
             case "linear":
                 self._linear(frame, x)
+            case "mlp":
+                self._add(describe.mlp(frame.module, x, frame.path), {"input": x})
             case "experts":
                 ids = next((tensor for tensor in inputs[1:] if not tensor.is_floating_point()), None)
                 self._add(describe.experts(frame.module, inputs, frame.path), {"input": x}, routing=ids)
@@ -163,8 +165,10 @@ class Recorder:
         if parent is not None and group and all(hasattr(parent.module, name) for name in describe.FUSED[group]):
             parent.pending.append(("gate-up" if group == "w13" else group, frame.module, x))
         else:
-            part = "router" if type(frame.module).__name__.endswith("Router") else describe.part(frame.name)
-            self._add(describe.linear([frame.module], x, part, frame.path), {"input": x})
+            routes = type(frame.module).__name__.endswith("Router")
+            self._add(describe.linear([frame.module], x, "router" if routes else describe.part(frame.name), frame.path), {"input": x})
+            if routes and (chosen := describe.router(frame.module, x, frame.path)):
+                self._add(chosen, {})
 
     def _flush(self, frame: _Frame) -> None:
         """Record the linear layers that a module ran side by side: as one where they had the same input."""
@@ -213,7 +217,9 @@ class Recorder:
         inputs = describe.tensors_of(args, kwargs)
         x = inputs[0]
         if name == "attention" and not self._inside("attention"):
-            op = describe.scaled_dot_product(x, inputs[1], self._place()[1])
+            masked = len(inputs) > 3  # a tensor beside query, key and value
+            causal = bool(args[5] if len(args) > 5 else kwargs.get("is_causal"))
+            op = describe.scaled_dot_product(x, inputs[1], masked, causal, self._place()[1])
             self._add(op, {"query": x}, lengths=[int(inputs[1].shape[-2])] * op.tensors["query"].shape[0])
         elif name == "rms_norm" and not self._inside("rms_norm", "norm"):
             self._call("add_rms_norm" if x in self._sums else "rms_norm", input=x)

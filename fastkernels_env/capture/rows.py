@@ -12,13 +12,14 @@ from typing import Any
 import msgspec
 
 from ..statements import Workload
-from .matching import Layout, Match, match
+from .matching import match
 from .observation import Observation
+from .ops import Layout, Match
 from .situations import MOST_BATCHES, nearest, representatives
 
 MOST_ROWS = 8
 """Rows of one task: each is timed in every evaluation."""
-_SETTINGS = ("theta", "neox")
+_SETTINGS = ("theta", "neox", "window", "causal", "renormalize")
 """Parameters that the model fixes."""
 _SPARSE = ("params", "smoke", "task", "model", "revision", "workload")
 """Keys that are left out where they say nothing."""

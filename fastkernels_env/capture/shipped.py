@@ -20,8 +20,8 @@ import msgspec
 from ..registry import task_folders
 from ..statements import Workload, read_workloads
 from . import facts, models, situations
-from .matching import Layout
 from .observation import Observation
+from .ops import Layout
 from .rows import Group, encode, groups
 
 

@@ -169,7 +169,7 @@ def _contest(profiler: Profiler, arenas: list[Arena], candidate: Entrant, contes
     sealing = seal(profiler, first, best)
     eager = None
     if profiler.device.graph:
-        with profiler.turns.alone() if profiler.device.dear_alone else contextlib.nullcontext():
+        with profiler.turns.alone():
             eager = profiler.eager(first), profiler.eager(best)
     return _Seen(sides, best, sealing, profiler.clocks, eager, tuple(placements))
 

@@ -63,6 +63,34 @@ class Model(nn.Module):
         return self.norm(x)
 
 
+class SiLUActivation(nn.SiLU):
+    pass
+
+
+class MineMLP(Mlp):
+    """As those of `transformers` are called and built."""
+
+    def __init__(self, bias=False):
+        super().__init__(64, 96)
+        self.act_fn = SiLUActivation()
+        if bias:
+            self.down_proj = nn.Linear(96, 64)
+
+
+class MineTopKRouter(nn.Module):
+    def __init__(self, top_k=2):
+        super().__init__()
+        self.top_k, self.norm_topk_prob, self.weight = top_k, False, nn.Parameter(torch.randn(8, 64))
+
+    def forward(self, x):
+        return F.softmax(F.linear(x, self.weight), -1).topk(self.top_k)
+
+
+class MineSigmoidTopKRouter(MineTopKRouter):
+    def forward(self, x):
+        return F.linear(x, self.weight).sigmoid().topk(self.top_k)
+
+
 def record(call, batch=None):
     recorder = Recorder()
     with torch.no_grad(), recorder:
@@ -92,6 +120,7 @@ EXPECTED = {
     ("linear_decode", "gate-up", (10, 192, 64)): 3,
     ("linear_decode", "down", (10, 64, 96)): 3,
     ("silu_and_mul", "", (10, 96)): 3,
+    ("gqa_prefill", "", (2, 5, 4, 2, 16, 16, 1)): 3,
 }
 
 
@@ -267,3 +296,30 @@ def test_results_are_what_they_are_without_it():
     plain = model(x)
     with Recorder():
         assert torch.equal(model(x), plain)
+
+
+def tasks_of(module, *inputs):
+    return {found.task for observation in record(lambda: module(*inputs)).observations for found in match(observation.measured())}
+
+
+def test_whole_mlps_and_routers_are_tasks_too():
+    x = torch.randn(5, 64)
+    assert tasks_of(MineMLP(), x) == {"linear_decode", "silu_and_mul", "llama_mlp"}
+    assert tasks_of(MineMLP(bias=True), x) == {"linear_decode", "silu_and_mul"}, "llama_mlp has no biases"
+    assert tasks_of(MineTopKRouter(), x) == {"linear_decode", "topk_softmax"}
+    assert tasks_of(MineSigmoidTopKRouter(), x) == {"linear_decode"}
+    [chosen] = [o.op for o in record(lambda: MineTopKRouter()(x)).observations if o.op.op == "router"]
+    assert chosen.numbers == {"top_k": 2, "renormalize": 0}
+
+
+def test_what_a_mask_lets_through_is_not_known():
+    q, k = torch.randn(2, 4, 5, 16), torch.randn(2, 2, 5, 16)
+
+    def attend(*rest, **named):
+        return lambda x: F.scaled_dot_product_attention(x, k, k, *rest, enable_gqa=True, **named)
+
+    assert tasks_of(attend(), q) == tasks_of(attend(None, 0.0, True), q) == {"gqa_prefill"}
+    assert tasks_of(attend(torch.zeros(5, 5)), q) == set()
+    assert tasks_of(attend(), q[:, :, :3]) == set(), "the keys are of other tokens too"
+    [seen] = record(lambda: attend(is_causal=True)(q)).observations
+    assert match(seen.measured())[0].params["causal"] == 1

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastkernels_env.capture.matching import Op, TensorSpec
 from fastkernels_env.capture.observation import Observation
+from fastkernels_env.capture.ops import Op, TensorSpec
 from fastkernels_env.capture.rows import Origin, encode, encode_observation, groups, join, rows
 from fastkernels_env.registry import load_task, with_workloads
 from fastkernels_env.statements import Workload, read_workloads
@@ -97,7 +97,7 @@ def test_an_observation_is_a_line():
     line = json.loads(encode_observation(seen))
     assert line["routing"] == [5.0, 2.0, 0.5, 0.5]
     assert line["lengths"] == [3, 5]
-    assert line["tasks"] == ["fused_experts", "moe_finalize", "moe_gemm", "silu_and_mul"]
+    assert line["tasks"] == ["fused_experts", "moe_align", "moe_finalize", "moe_gemm", "silu_and_mul"]
     assert json.loads(encode_observation(Observation(Op(op="mine::op"))))["tasks"] == []
 
 

@@ -221,6 +221,7 @@ def test_probes_are_small_and_of_two_sizes(name, kind):
         assert one != other
 
 
+@pytest.mark.sampled("name", take=12, most=4)
 @pytest.mark.parametrize("name", task_folders())
 def test_every_floating_point_argument_of_every_task_is_changed(name):
     task = load_task(name)
@@ -235,6 +236,7 @@ def test_every_floating_point_argument_of_every_task_is_changed(name):
     assert not labels - wanted or type(task).perturbed is not Task.perturbed
 
 
+@pytest.mark.sampled("name", take=12, most=4)
 @pytest.mark.parametrize("name", task_folders())
 def test_every_task_has_an_input_that_changes_where_it_lies(name):
     task = load_task(name)
