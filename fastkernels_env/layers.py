@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
 
@@ -45,7 +46,30 @@ SILU_AND_MUL = Op(
     (Output("out", "T", "I"), Input("input", "T", "2*I", doc="gate first, then up")),
 )
 DECODER_OPS = (RMS_NORM, LINEAR, ROPE, DECODE_ATTENTION, SILU_AND_MUL)
-"""Of a decoder layer of the Llama family at decode."""
+"""Of decoder layers of the Llama family that decode for several steps: keys and values join the cache in the program."""
+ADD_RMS_NORM = Op(
+    "add_rms_norm",
+    "With s[t, i] = input[t, i] + residual[t, i] in float32: total[t, i] = s[t, i], rounded, and out[t, i] = s[t, i] / sqrt(mean over i of "
+    "s[t, i]^2 + epsilon) * weight[i]. The norm is taken of the unrounded sum; compute in float32 or better and round once.",
+    (
+        Output("out", "T", "H"), Output("total", "T", "H"), Input("input", "T", "H"), Input("residual", "T", "H"), Weight("weight", "H"),
+        Scalar("epsilon", "float"),
+    ),
+)
+CACHED_ATTENTION = Op(
+    "cached_attention",
+    "Attention of one query token per sequence over its cache and itself: with n = lengths[b], which may be 0, and g = h // (q / kv), "
+    "out[b, h] = sum over j <= n of p[j] * v[j] where p = softmax over j <= n of scale * query[b, h] . k[j]; k[j] = k_cache[b, j, g] and "
+    "v[j] = v_cache[b, j, g] for j < n, k[n] = key[b, g] and v[n] = value[b, g]. What lies behind n entries of a cache has no meaning. "
+    "Sums and exponentials in float32 or better; p may be rounded to the dtype of value; round out once. Tokens of query are further "
+    "apart than they are long: use strides.",
+    (
+        Output("out", "B", "q", "d"), Input("query", "B", "q", "d"), Input("key", "B", "kv", "d"), Input("value", "B", "kv", "d"),
+        Input("k_cache", "B", "M", "kv", "d"), Input("v_cache", "B", "M", "kv", "d"), Metadata("lengths", "B"), Scalar("scale", "float"),
+    ),
+)
+CACHED_DECODER_OPS = (ADD_RMS_NORM, LINEAR, ROPE, CACHED_ATTENTION, SILU_AND_MUL)
+"""Of one decoder layer of the Llama family at a step, whose new key and value are outputs."""
 
 
 def modulated(x: torch.Tensor, epsilon: float, shift: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
@@ -80,6 +104,40 @@ def gated(x: torch.Tensor) -> torch.Tensor:
     """SiLU of the first half of the last dimension, times the second."""
     gate, up = x.chunk(2, -1)
     return torch.nn.functional.silu(gate) * up
+
+
+DECODER_WEIGHTS = ("norms", "qkv", "o", "gate_up", "down")
+"""Names of what a decoder layer holds: ``[2, H]``, ``[(q + 2 * kv) * d, H]``, ``[H, q * d]``, ``[2 * I, H]``, ``[H, I]``."""
+
+
+def decoded(
+    x: torch.Tensor, weights: Mapping[str, torch.Tensor], epsilon: float, angles: torch.Tensor, keys: torch.Tensor, values: torch.Tensor,
+    lengths: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """A decoder layer of the Llama family for one token of every sequence, in float64.
+
+    Args:
+        x: Residual stream ``[B, H]``.
+        weights: Those of `DECODER_WEIGHTS`.
+        epsilon: Of both norms.
+        angles: Cosines, then sines, of each token's position ``[B, d]``.
+        keys: Cache ``[B, M, kv, d]``; the token's key joins it, in place.
+        values: As `keys`.
+        lengths: Entries before the token (int64 ``[B]``), less than M.
+
+    Returns:
+        The stream behind the attention, and what the MLP adds to it.
+    """
+    norms, qkv, o, gate_up, down = (weights[name].double() for name in DECODER_WEIGHTS)
+    batch, _, groups, head = keys.shape
+    heads = o.shape[1] // head
+    projected = (rms_normed(x, norms[0], epsilon) @ qkv.T).view(batch, heads + 2 * groups, head)
+    query, key, value = torch.split(projected, [heads, groups, groups], 1)
+    rows = torch.arange(batch, device=x.device)
+    keys[rows, lengths], values[rows, lengths] = rotated(key, angles), value
+    mixed = attended(rotated(query, angles), keys, values, lengths + 1, head**-0.5)
+    x = x + mixed.flatten(1) @ o.T
+    return x, gated(rms_normed(x, norms[1], epsilon) @ gate_up.T) @ down.T
 
 
 def rotary_table(positions: int, width: int, base: float, device: str) -> torch.Tensor:

@@ -71,6 +71,7 @@ SHAPES = {
     "swin_window_attention": ("float32", {"B": 3, "g": 2, "w": 3, "H": 2, "d": 8}, {"shifted": 1}),
     "flux_block": ("float32", {"B": 3, "L": 2, "N": 5, "h": 2, "d": 16, "I": 40}, {"across": 3, "eps": 1e-6}),
     "oasis_block": ("float32", {"B": 3, "F": 2, "S": 6, "h": 2, "d": 12, "I": 40}, {"across": 3, "eps": 1e-6}),
+    "llama_decoder": ("float32", {"B": 5, "M": 7, "H": 24, "q": 4, "kv": 2, "d": 8, "I": 40}, {"base": 1e4, "eps": 1e-5}),
     "gaussian_rasterize": ("float32", {"C": 3, "H": 56, "W": 72, "per": 3, "list": 6, "D": 3}, {}),
 }
 CALLS, WEIGHTS = 4, 2

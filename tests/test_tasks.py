@@ -31,9 +31,9 @@ NOT_YET_ON_A_GPU = {
     "activation", "adaln_modulate", "add_rms_norm_fp8", "axial_attention", "bias_attention", "conv1d", "conv1d_update", "conv2d_nhwc",
     "dlrm_interaction", "dwconv_bn_act", "embedding_bag_collection", "encoder_layer", "flux_block", "fp8_block_gemm", "gated_rms_norm",
     "gaussian_rasterize", "gdn_decode", "gelu_tanh_and_mul", "gqa_prefill", "group_norm_silu", "joint_attention", "kv_scatter",
-    "layer_norm", "linear_prefill", "llama_decode_loop", "llama_mlp", "maxsim", "merge_states", "mla_decode", "moe_align", "moe_finalize",
-    "ms_deform_attn", "oasis_block", "qk_norm_rope", "rope3d_attention", "se_grn", "segment_csr", "sink_attention", "ssm_update",
-    "swin_window_attention", "topk_softmax", "triangle_mult", "vision_block", "vit_varlen_attention", "yolov10n",
+    "layer_norm", "linear_prefill", "llama_decode_loop", "llama_decoder", "llama_mlp", "maxsim", "merge_states", "mla_decode", "moe_align",
+    "moe_finalize", "ms_deform_attn", "oasis_block", "qk_norm_rope", "rope3d_attention", "se_grn", "segment_csr", "sink_attention",
+    "ssm_update", "swin_window_attention", "topk_softmax", "triangle_mult", "vision_block", "vit_varlen_attention", "yolov10n",
 }
 """Tasks whose seeds and baselines have not been judged on a GPU: they have no shapes there until they were."""
 POOLS = {"state", "conv_state"}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 
 from ...agreement import tokens_agree
-from ...layers import DECODER_OPS, attended, gated, rms_normed, rotary_table, rotated
+from ...layers import DECODER_OPS, DECODER_WEIGHTS, decoded, rms_normed, rotary_table
 from ...rearrange import Rearrangement, Rows
 from ...task import LAYER, Baseline, Cost, Input, Metadata, Output, Scalar, Task, Weight, Workload
 
@@ -127,7 +127,6 @@ class LlamaDecodeLoop(Task):
         room = (0, 0, 0, 0, 0, prompt.shape[1])
         keys, values = (torch.nn.functional.pad(given[name].double(), room) for name in ("k_context", "v_context"))
         table, head = given["embedding"], given["lm_head"].double().T
-        rows = torch.arange(len(prompt), device=prompt.device)
         token, epsilon, own = prompt[:, 0], float(given["epsilon"]), given["given"]
         tokens: list[torch.Tensor] = []
         scores: list[torch.Tensor] = []
@@ -135,8 +134,11 @@ class LlamaDecodeLoop(Task):
         for step in range(prompt.shape[1]):
             token = torch.where(own > step, prompt[:, step], token)
             x, positions = table[token].double(), lengths + step
+            angles = given["cos_sin"][positions]
             for layer in range(len(keys)):
-                x = self._layer(x, layer, given, keys, values, rows, positions)
+                held = {name: given[name][layer] for name in DECODER_WEIGHTS}
+                x, added = decoded(x, held, epsilon, angles, keys[layer], values[layer], positions)
+                x = x + added
             normed = rms_normed(x, given["final_norm"], epsilon)
             hidden = torch.where((own == step + 1)[:, None], normed, hidden)
             scores.append(normed @ head)
@@ -146,23 +148,6 @@ class LlamaDecodeLoop(Task):
             "tokens": torch.stack(tokens, 1).int(), "hidden": hidden, "scores": torch.stack(scores, 1), "given": own,
             "slack": torch.tensor(_SLACK[table.dtype], dtype=torch.float64),
         }
-
-    @staticmethod
-    def _layer(
-        x: torch.Tensor, layer: int, given: Mapping[str, torch.Tensor], keys: torch.Tensor, values: torch.Tensor, rows: torch.Tensor,
-        positions: torch.Tensor,
-    ) -> torch.Tensor:
-        """One layer for one token of every sequence, float64; its key and value join the cache."""
-        groups, head = keys.shape[3:]
-        heads = given["o"].shape[2] // head
-        epsilon, angles = float(given["epsilon"]), given["cos_sin"][positions]
-        projected = rms_normed(x, given["norms"][layer, 0], epsilon) @ given["qkv"][layer].double().T
-        query, key, value = torch.split(projected.view(len(x), heads + 2 * groups, head), [heads, groups, groups], 1)
-        keys[layer, rows, positions], values[layer, rows, positions] = rotated(key, angles), value
-        mixed = attended(rotated(query, angles), keys[layer], values[layer], positions + 1, head**-0.5)
-        x = x + mixed.flatten(1) @ given["o"][layer].double().T
-        inner = gated(rms_normed(x, given["norms"][layer, 1], epsilon) @ given["gate_up"][layer].double().T)
-        return x + inner @ given["down"][layer].double().T
 
     def agreement(self, name: str, actual: torch.Tensor, expected: Mapping[str, torch.Tensor], baseline: float) -> Agreement:
         """Tokens by the share that is not the oracle's, as long as they were asked the same."""
